@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
@@ -82,7 +83,8 @@ class Groups:
         """
         field = catalog.field_of(name)
         if field is None:
-            raise UsageError(f"the titles have no field {quoted(name)}", fix=f"fields: {', '.join(catalog.names)}")
+            fix = f"{did_you_mean(name, list(catalog.names))}fields: {', '.join(catalog.names)}"
+            raise UsageError(f"the titles have no field {quoted(name)}", fix=fix)
         if catalog.fields[field].endswith("[]"):
             able = [each for each, own in catalog.names.items() if not catalog.fields[own].endswith("[]")]
             raise UsageError(

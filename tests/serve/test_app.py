@@ -337,10 +337,63 @@ def test_a_parameter_that_is_mistyped_or_given_twice_is_refused(asker: Any) -> N
         problem = asker.get(f"/v1/titles?{query}").json()
         told[problem["detail"]] = (problem["status"], problem["fix"])
     assert told == {
-        "/v1/titles has no parameter 'naer'": (422, "did you mean near?"),
-        "/v1/titles has no parameter 'limit'": (422, "the parameters are q, k, near"),
+        "/v1/titles has no parameter 'naer'": (422, "did you mean 'near'? parameters: q, k, near"),
+        "/v1/titles has no parameter 'limit'": (422, "parameters: q, k, near"),
         "the parameter 'near' occurs twice": (400, "send it once"),
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "question", "detail", "fix"),
+    [
+        ("similar", {"titel": "a"}, "/v1/similar has no field 'titel'", "did you mean 'title'? fields: k, where, "),
+        ("recommend", {"zzz": 1}, "/v1/recommend has no field 'zzz'", "fields: k, where, genres"),
+        ("explain", {"use": 1}, "/v1/explain has no field 'use'", "did you mean 'user'? fields: user, title, k"),
+        (
+            "similar",
+            {"title": "a", "by": "texts"},
+            "by is none of its values: 'texts'",
+            "did you mean 'text'? values: whole, people, text",
+        ),
+        (
+            "similar",
+            {"title": "m00001", "any_of": {"genrs": ["Crime"]}},
+            "the titles have no field 'genrs'",
+            "did you mean 'genres'? fields: media_id",
+        ),
+        (
+            "similar",
+            {"title": "m00001", "max_per": {"yaer": 1}},
+            "the titles have no field 'yaer'",
+            "did you mean 'year'",
+        ),
+        (
+            "recommend",
+            {"user": "user_001", "profile": {"wieghts": 1}},
+            "the profile has no setting 'wieghts'",
+            "did you mean 'weights'? settings: weights",
+        ),
+        ("simlar", {}, "there is nothing at /v1/simlar", "did you mean '/v1/similar'? see /openapi.json"),
+        (
+            "similar?k=3",
+            {"title": "m00001"},
+            "/v1/similar takes no parameters behind a question mark: 'k=3'",
+            "send what",
+        ),
+    ],
+)
+def test_a_name_that_there_is_not_is_told_with_the_nearest(
+    path: str, question: Any, detail: str, fix: str, asker: Any
+) -> None:
+    problem = asker.post(f"/v1/{path}", question).json()
+    assert (problem["detail"], problem["fix"][: len(fix)]) == (detail, fix)
+
+
+def test_a_parameter_beside_arrow_is_told_with_the_nearest(asker: Any) -> None:
+    sent = {"content": b"", "headers": {"content-type": ARROW}}
+    told = [asker.ask("POST", f"/v1/search?{query}", **sent).json() for query in ("genrs=Crime", "strategy=mask")]
+    assert [one["fix"][:23] for one in told] == ["did you mean 'genres'? ", "did you mean 'masked'? "]
+    assert told[0]["detail"] == "/v1/search has no field 'genrs'"
 
 
 def test_as_many_results_as_may_be_are_given_at_once(asker: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.layout import find_data_folder, iter_float32_blocks, open_vectors, read_float32
@@ -203,7 +204,9 @@ class SweepData:
             UsageError: the titles have no such field.
         """
         if field not in self.catalog.fields:
-            raise UsageError(f"the titles have no field {field!r}", fix=f"fields: {', '.join(self.catalog.fields)}")
+            known = list(self.catalog.fields)
+            fix = f"{did_you_mean(field, known)}fields: {', '.join(known)}"
+            raise UsageError(f"the titles have no field {field!r}", fix=fix)
         is_list = self.catalog.fields[field].endswith("[]")
         value = f"unnest({quoted_name(field)})" if is_list else quoted_name(field)
         sql = f"SELECT _semrec_row, ({value})::VARCHAR FROM {TABLE}"

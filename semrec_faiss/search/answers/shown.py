@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.answers.result import Result
@@ -29,9 +30,9 @@ def shown_columns(answer: Answer, names: Sequence[str] | None = None) -> list[li
     known = {name for one in results for name in one.as_dict()} if results else set(wanted)
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise UsageError(
-            f"the titles have no field {quoted(unknown[0])}", fix=f"--show one of: {', '.join(sorted(known))}"
-        )
+        offer = did_you_mean(unknown[0], sorted(known))
+        fix = f"{offer}--show one of: {', '.join(sorted(known))}"
+        raise UsageError(f"the titles have no field {quoted(unknown[0])}", fix=fix)
     records = [one.as_dict() for one in results]
     return [[_text(record.get(name)) for name in wanted] for record in records]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semrec_faiss.arguments import mapping_of, names_of
+from semrec_faiss.arguments import did_you_mean, mapping_of, names_of
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import UsageError, quoted
@@ -95,7 +95,8 @@ def known_field(catalog: Catalog, field: str) -> tuple[str, str]:
     """Return the name and the type of a field as the titles have it; raises UsageError where they have none."""
     name = catalog.field_of(field)
     if name is None:
-        raise UsageError(f"the titles have no field {quoted(field)}", fix=f"fields: {', '.join(catalog.names)}")
+        fix = f"{did_you_mean(field, list(catalog.names))}fields: {', '.join(catalog.names)}"
+        raise UsageError(f"the titles have no field {quoted(field)}", fix=fix)
     return name, catalog.fields[name]
 
 

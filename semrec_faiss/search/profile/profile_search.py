@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.arrays import Mask, Rows, Values
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
@@ -61,7 +62,8 @@ def changed_profile(given: Profile | None, changes: Mapping[str, Any] | None) ->
         first = error.errors()[0]
         name, known = ".".join(map(str, first["loc"])), f"settings: {', '.join(Profile.model_fields)}"
         if name not in Profile.model_fields:
-            raise UsageError(f"the profile has no setting {quoted(name)}", fix=known) from error
+            offer = did_you_mean(name, list(Profile.model_fields))
+            raise UsageError(f"the profile has no setting {quoted(name)}", fix=offer + known) from error
         raise UsageError(f"the profile's {name}: {first['msg']}, not {quoted(first['input'])}", fix=known) from error
 
 

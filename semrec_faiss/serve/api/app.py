@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.serve.api.bodies import Receive, drop_body, read_body
 from semrec_faiss.serve.api.handlers import Handlers
@@ -130,7 +131,8 @@ class App:
     def _route(self, request: Request) -> Route:
         by_method = self._routes.get(request.path)
         if by_method is None:
-            raise Refused(404, f"there is nothing at {request.path[:200]}", fix="see /openapi.json")
+            offer = did_you_mean(request.path[:200], list(self._routes))
+            raise Refused(404, f"there is nothing at {request.path[:200]}", fix=f"{offer}see /openapi.json")
         route = by_method.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
             allowed = ", ".join(by_method)

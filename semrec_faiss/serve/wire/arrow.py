@@ -19,7 +19,7 @@ from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.serve.wire.arrow_messages import refuse_compressed
 from semrec_faiss.serve.wire.messages import Request
 from semrec_faiss.serve.wire.problems import Refused
-from semrec_faiss.serve.wire.questions import ONE_OF, Search
+from semrec_faiss.serve.wire.questions import ONE_OF, Search, misfit
 
 COLUMN = "vector"
 _BASE64 = "send the bytes of little-endian float32 numbers, one vector after the other, in base64"
@@ -107,7 +107,7 @@ def _wanted(request: Request) -> Search:
     try:
         return msgspec.convert(given, Search, strict=False)
     except msgspec.ValidationError as error:
-        raise Refused(422, f"the query's parameters are not as they should be: {error}", fix="?k=10") from error
+        raise misfit(request, Search, "the query's parameters are", "?k=10", error) from error
 
 
 def arrow_stream(found: Answer | Answers) -> bytes:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 from semrec_faiss.errors import quoted
 from semrec_faiss.serve.wire.messages import Request
-from semrec_faiss.serve.wire.problems import Refused
+from semrec_faiss.serve.wire.problems import Refused, unknown
 
 
-def parameters_of(request: Request, known: Collection[str]) -> dict[str, str]:
+def parameters_of(request: Request, known: Sequence[str]) -> dict[str, str]:
     """Return the names and values of a request's parameters.
 
     Raises:
@@ -20,9 +19,7 @@ def parameters_of(request: Request, known: Collection[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in parse_qsl(request.query.decode("utf-8", "replace"), keep_blank_values=True):
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            fix = f"did you mean {near[0]}?" if near else f"the parameters are {', '.join(known)}"
-            raise Refused(422, f"{request.path} has no parameter {name[:100]!r}", fix=fix)
+            raise unknown(f"{request.path} has no parameter", name, f"parameters: {', '.join(known)}", known)
         if name in found:
             raise Refused(400, f"the parameter {quoted(name)} occurs twice", fix="send it once")
         found[name] = value

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
 import msgspec
 
+from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.deadline import TooLateError
 from semrec_faiss.errors import (
     DamagedIndexError,
@@ -17,6 +19,7 @@ from semrec_faiss.errors import (
     NotFoundError,
     SemrecError,
     UsageError,
+    quoted,
     told_shortly,
 )
 from semrec_faiss.serve.wire.messages import PROBLEM, Reply
@@ -57,6 +60,11 @@ class Refused(Exception):  # noqa: N818 - a reply as much as an error
         self.detail = told_shortly(detail)
         self.fix = fix
         self.headers = headers or {}
+
+
+def unknown(detail: str, name: str, listing: str, known: Sequence[str]) -> Refused:
+    """Return what is said of a name that there is not: which is nearest, and which there are."""
+    return Refused(422, f"{detail} {quoted(name)}", fix=did_you_mean(name, known) + listing)
 
 
 _STATUS: tuple[tuple[type[SemrecError], int], ...] = (

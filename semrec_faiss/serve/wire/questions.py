@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from semrec_faiss.errors import quoted
 from semrec_faiss.search.filters.field_filters import any_of_from, ranges_from
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.wish import WishArguments
 from semrec_faiss.serve.wire.messages import Request
-from semrec_faiss.serve.wire.problems import Refused
+from semrec_faiss.serve.wire.problems import Refused, unknown
 
 Name = Annotated[str, Meta(max_length=1000)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Year = Annotated[int, Meta(ge=-(10**6), le=10**6)] | None
@@ -181,6 +182,8 @@ Question = TypeVar("Question", bound=msgspec.Struct)
 
 _DECODERS = {kind: msgspec.json.Decoder(kind) for kind in (Similar, Recommend, Search, Explain)}
 _KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_VALUE = re.compile(r"Invalid enum value '(.*)' - at `\$\.(\w+)`", re.DOTALL)
 _SURROGATES = re.compile(
     rb"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-f][0-9a-f]{2})",  # pairs, or a half
     re.IGNORECASE,
@@ -189,12 +192,15 @@ _SURROGATES = re.compile(
 
 def question_in(request: Request, kind: type[Question]) -> Question:
     """Decode a request's question; raises Refused for no JSON, a key given twice (400), and another shape (422)."""
+    if request.query:
+        detail = f"{request.path} takes no parameters behind a question mark: {quoted(request.query.decode('latin-1'))}"
+        raise Refused(422, detail, fix="send what is asked in the body, as JSON")
     try:
         question: Question = _DECODERS[kind].decode(request.body)  # type: ignore[index, assignment]
         if request.body.count(b":") > len(_KEYS.decode(request.body)):  # each key has one
             json.loads(request.body, object_pairs_hook=_no_key_twice)
     except msgspec.ValidationError as error:
-        raise Refused(422, f"the request is not as it should be: {error}", fix="see /openapi.json") from error
+        raise misfit(request, kind, "the request is", "see /openapi.json", error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(
             400, f"the body is not JSON: {_why(request.body, error)}", fix='send JSON such as {"title": "Alien (1979)"}'
@@ -203,6 +209,19 @@ def question_in(request: Request, kind: type[Question]) -> Question:
         raise Refused(400, "the body is nested too deep", fix="see /openapi.json") from error
     check_one_of(question)
     return question
+
+
+def misfit(
+    request: Request, kind: type[msgspec.Struct], what: str, fix: str, error: msgspec.ValidationError
+) -> Refused:
+    """Return what is said of a question of another shape; of a name that there is not, which is near and which are."""
+    said = str(error)
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    if (field := _FIELD.fullmatch(said)) is not None:
+        return unknown(f"{request.path} has no field", field[1], f"fields: {', '.join(fields)}", list(fields))
+    if (value := _VALUE.fullmatch(said)) is not None and (known := get_args(fields.get(value[2]))):
+        return unknown(f"{value[2]} is none of its values:", value[1], f"values: {', '.join(known)}", known)
+    return Refused(422, f"{what} not as it should be: {said}", fix=fix)
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
