@@ -17,7 +17,7 @@ from semrec_faiss.index.fused.batches import Batch, Feed
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.full_scan import scan_titles
 from semrec_faiss.index.fused.one_pass import FusedPass
-from semrec_faiss.index.fused.pass_buffers import Searching
+from semrec_faiss.index.fused.pass_buffers import Answers, FirstPass
 from semrec_faiss.index.fused.plan import (
     GRAPH_BYTES,
     FusedPlan,
@@ -29,8 +29,9 @@ from semrec_faiss.index.fused.plan import (
     takes_pieces,
     through_codes,
 )
-from semrec_faiss.index.fused.repeating import FEWEST_REPEATED, at_once, prepared_bytes
+from semrec_faiss.index.fused.repeating import at_once, prepared_bytes
 from semrec_faiss.index.fused.room import query_bytes, recorded_queries
+from semrec_faiss.index.fused.titles.codes import CodesTried
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 KthScores = Callable[[Rows], Scores]
@@ -38,9 +39,6 @@ KthScores = Callable[[Rows], Scores]
 
 GRAPHS_BYTES = 384 << 20
 """GPU memory of all batches that are kept as CUDA graphs."""
-
-CODED_TRIED, CODED_LEFT = 256, 0.25
-"""After so many queries, codes that leave more than this share of them unproven are read no more."""
 
 GRAPHS_KNOWN = 256
 
@@ -99,7 +97,7 @@ class BlockSearch:
         self._card = Card.of(self._torch, self._device)
         self.keeps_bounds = False
         self._graphs_bytes = graphs_bytes
-        self._codes_pay, self._coded, self._left = titles.codes is not None, 0, 0
+        self._codes = [CodesTried.of(titles.count, multiplied=multiplied) for multiplied in (False, True)]
         self._graphs: OrderedDict[tuple[Any, ...], _Recorded] = OrderedDict()
         self._turns = itertools.count(1)
 
@@ -158,7 +156,7 @@ class BlockSearch:
                 yield  # the other shards write down what they have found
             unproven = _left(unproven, needed, kth)
         repeated = len(unproven) + search.repeated
-        if len(unproven) and repeats(k) and not self.titles.wide:
+        if len(unproven) and self.repeats(len(batch), k, coded=coded):
             again = _room_for(unproven, k)
             needed = yield from search.repeat(unproven, again)
             rows[unproven], scores[unproven] = again
@@ -172,7 +170,7 @@ class BlockSearch:
         if coded:
             again = _room_for(unproven, k)
             its = None if kth is None else lambda queries: kth(unproven[queries])
-            options: dict[str, Any] = {"coded": False, "room": 0, "kth": its, "among": among}
+            options: dict[str, Any] = {"coded": False, "room": 0, "kth": its, "among": among or len(batch)}
             _, scanned = yield from self.answer(left, shared, *again, **options)
             rows[unproven], scores[unproven] = again
             return repeated, scanned
@@ -184,7 +182,7 @@ class BlockSearch:
         rows[unproven], scores[unproven] = scan_titles(self.titles, left.vectors, k, allowed_of)
         return repeated, len(unproven)
 
-    def first_pass(self, batch: Batch, shared: Any, into: tuple[Rows, Scores], lane: int, room: int = 0) -> Searching:
+    def first_pass(self, batch: Batch, shared: Any, into: Answers, lane: int, room: int = 0) -> FirstPass:
         """Search a block of a large batch once, while another one is under way in another lane; see `answer`.
 
         Args:
@@ -193,7 +191,7 @@ class BlockSearch:
             lane: whose buffers and recordings to use.
 
         Returns:
-            What would prove each answer; those that are not are for `answer`.
+            What would prove each answer, those that are not are for `answer`; and how many were searched again.
         """
         k = into[0].shape[1]
         coded = self.reads_codes(len(batch), k)
@@ -201,7 +199,7 @@ class BlockSearch:
         needed = yield from search.search(batch, shared, self._everything, into)
         if coded:
             self.count_coded(len(batch), int(np.count_nonzero(needed != -np.inf)))
-        return needed if self.proves else np.full(len(batch), -np.inf, np.float32)
+        return (needed, search.repeated) if self.proves else (np.full(len(batch), -np.inf, np.float32), 0)
 
     def recording(self, batch: Batch, k: int) -> CapturedSearch | None:
         """Return the recording of such a batch over all titles, where there is one already that proves answers."""
@@ -222,9 +220,16 @@ class BlockSearch:
 
     def reads_codes(self, queries: int, k: int) -> bool:
         """Tell whether such a batch is searched through codes."""
-        codes = self.titles.codes
-        has_them = self._codes_pay and codes is not None and (codes.in_pieces or not multiplies_codes(queries))
+        codes, multiplied = self.titles.codes, multiplies_codes(queries)
+        has_them = codes is not None and (codes.in_pieces or not multiplied) and self._codes[multiplied].pay
         return has_them and through_codes(self.titles.count, queries, k, screened=self.titles.screened)
+
+    def repeats(self, queries: int, k: int, *, coded: bool) -> bool:
+        """Tell whether what a pass over such a batch has left is searched again with more candidates.
+
+        What products of codes leave is searched again without these: it may be much, and chunks are large then.
+        """
+        return repeats(k) and not self.titles.wide and not (coded and multiplies_codes(queries))
 
     def _check_bounds(self, searched: int, left: int) -> None:
         whole = self.titles.screened and self.titles.origins is None and not self.titles.wide
@@ -232,11 +237,11 @@ class BlockSearch:
             raise LooseBoundsError
 
     def count_coded(self, searched: int, left: int) -> None:
-        """Read the codes no more where titles lie so near to one another that they often do not tell them apart."""
-        self._coded, self._left = self._coded + searched, self._left + left
-        if self._coded >= CODED_TRIED and self._left > CODED_LEFT * self._coded:
-            self._codes_pay = False
-            for key in [key for key in self._graphs if key[-1]]:
+        """Count what was left of a batch that was searched through codes, which are read no more if that is much."""
+        multiplied = multiplies_codes(searched)
+        self._codes[multiplied].count(searched, left)
+        if not self._codes[multiplied].pay:
+            for key in [key for key in self._graphs if key[-1] and multiplies_codes(key[1]) == multiplied]:
                 del self._graphs[key]
 
     def _search_for(
@@ -256,9 +261,9 @@ class BlockSearch:
             return kind.search
         plan = self._plan(queries, k, coded=coded)
         size = queries * query_bytes(self.titles.count, self.titles.dim, queries, k, masking, **self._kind(k, coded))
-        prepared = lane == ALONE and self._repeats(k)
+        prepared = self.proves and repeats(k) and (lane == ALONE or plan.multiplies)
         again = at_once(plan, self.titles.count, queries) if prepared and not self.titles.wide else 0
-        size += prepared_bytes(plan, self.titles.count, again or FEWEST_REPEATED) if prepared else 0
+        size += prepared_bytes(plan, self.titles.count, again) if prepared else 0
         kind.asked += 1
         fits = self._device.type == "cuda" and size <= min(GRAPH_BYTES, self._graphs_bytes) and kind.search is None
         fits = fits and self._may_drop(size, before)
@@ -311,9 +316,6 @@ class BlockSearch:
         if prepared and not again:
             captured.prepare_repeat()
         return captured
-
-    def _repeats(self, k: int) -> bool:
-        return self.proves and repeats(k)
 
     def _direct(self, plan: FusedPlan, queries: int, k: int, lane: int) -> DirectSearch:
         """Reuse the buffers of the lane's last block where they fit."""

@@ -20,7 +20,7 @@ from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.index.fused.batches import Batch
 from semrec_faiss.index.fused.block_search import ALONE, BlockSearch, KthScores
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS
-from semrec_faiss.index.fused.pass_buffers import Searching
+from semrec_faiss.index.fused.pass_buffers import FirstPass
 from semrec_faiss.index.fused.plan import LARGEST_TILE, Masking
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block, recorded_again, recorded_queries
 from semrec_faiss.index.fused.running import FusedResult
@@ -174,10 +174,10 @@ class BlocksOf:
             coded=not again,
         )
 
-    def _once(self, part: slice, first_pass: Searching) -> Steps:
-        needed = yield from first_pass
+    def _once(self, part: slice, first_pass: FirstPass) -> Steps:
+        needed, repeated = yield from first_pass
         self.left.append(part.start + np.flatnonzero(needed != -np.inf))
-        return 0, 0
+        return repeated, 0
 
 
 def _from(kth: KthScores, start: int, queries: Rows) -> Scores:

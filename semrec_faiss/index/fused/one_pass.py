@@ -52,7 +52,7 @@ class FusedPass(PassBuffers):
             allowed, allowed_stride: what it was run with.
         """
         torch = load_torch()
-        kept = ("rounded", "scaled", "bounds", "maxima")
+        kept = ("rounded", "scaled", "bounds", "maxima", *(["_others"] if self.plan.piece else []))
         for mine, its in ((getattr(self, name), getattr(earlier, name)) for name in kept):
             torch.index_select(its, 0, which, out=mine)
         if allowed_stride:

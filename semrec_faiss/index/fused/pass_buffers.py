@@ -21,6 +21,9 @@ Searching = Generator[None, None, Scores]
 """A search under way: it yields when kernels are launched, and returns the score that each query's k-th best would have
 to exceed for its answer to be proven: -inf where it is."""
 
+FirstPass = Generator[None, None, tuple[Scores, int]]
+"""The same of a block of a large batch; with how many queries were searched again on the way."""
+
 OF_QUERIES = (
     *("rounded", "scaled", "_along", "bounds", "codes", "code_factors", "maxima", "_others", "_columns", "chosen"),
     *("dropped", "_groups", "_found", "candidates", "picked", "_keys", "rows", "scores", "needed"),

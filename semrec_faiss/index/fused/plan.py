@@ -141,6 +141,11 @@ class FusedPlan:
     most_registers: int = 0
 
     @property
+    def multiplies(self) -> bool:
+        """Whether codes are multiplied in pieces."""
+        return self.planes > 0 and self.piece > 0
+
+    @property
     def program_titles(self) -> int:
         """Titles that one program multiplies."""
         return self.parts * self.tile_titles
@@ -299,24 +304,6 @@ def with_pieces(plan: FusedPlan, piece: int) -> FusedPlan:
     capacity = power_of_two(keep + 2 * (2 * plan.span // piece) + 2)
     rescored = min(RESCORED_AT_ONCE, capacity * piece)
     return replace(plan, piece=piece, capacity=capacity, rescore_rows=rescored)
-
-
-def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
-    """Choose the sizes for keeping up to eight times as many candidates of a few queries whose maxima are known."""
-    keep, keep_rows = (min(8 * count, MOST_KEPT) for count in (first.keep, first.keep_rows))
-    return replace(
-        first,
-        piece=0,
-        rescore_rows=min(RESCORED_AT_ONCE, capacity_of(keep) * 2 * first.span),
-        segment=SEGMENT,
-        segments=segments_of(first.chunks(titles), keep, SEGMENT),
-        many=False,
-        width=width_of(keep, many=False),
-        keep=keep,
-        capacity=capacity_of(keep),
-        keep_rows=keep_rows,
-        picks=picks_of(keep, keep_rows),
-    )
 
 
 def _kept_chunks(k: int, planes: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,18 +12,25 @@ import numpy as np
 from semrec_faiss.arrays import Rows
 from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.kernels.compiling import recorded
-from semrec_faiss.index.fused.listing import power_of_two
+from semrec_faiss.index.fused.listing import SEGMENT, capacity_of, picks_of, power_of_two, segments_of, width_of
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.pass_buffers import Answers, Fetched, Searching
-from semrec_faiss.index.fused.plan import FusedPlan, plan_repeat
+from semrec_faiss.index.fused.plan import MOST_KEPT, RESCORED_AT_ONCE, FusedPlan, with_pieces
 from semrec_faiss.index.fused.room import repeat_queries, repeated_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
 
 FEWEST_REPEATED = 16
 """Queries that there is room for at least where some are searched again."""
 
-QUERIES_A_REPEAT = 256
-"""Of batches of more queries than this, about one in so many has room to be searched again in the same recording."""
+QUERIES_A_REPEAT, CODED_A_REPEAT = 256, 4
+"""Of batches of more queries than the first, about one in so many has room to be searched again in the same recording;
+where codes are multiplied, one in as few as the second."""
+
+REPEATED_BYTES = 32 << 20
+"""GPU memory of those, at most."""
+
+WIDER = 3
+"""Times as many pieces are kept of queries whose best ones codes do not tell apart."""
 
 LISTED_AT_ONCE = 4096
 """Queries that the program which lists the unproven ones looks at together."""
@@ -58,14 +66,42 @@ def at_once(plan: FusedPlan, titles: int, queries: int) -> int:
     """
     if queries <= QUERIES_A_REPEAT:
         return 0
+    if plan.multiplies:
+        room = REPEATED_BYTES // repeated_bytes(plan_repeat(plan, titles), titles)
+        return power_of_two(min(queries // CODED_A_REPEAT, room) + 1) // 2
     room = FEWEST_REPEATED if queries <= FEWEST_REPEATED * QUERIES_A_REPEAT else 4 * FEWEST_REPEATED
     return min(room, _most_repeated(plan, titles))
 
 
+def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
+    """Choose the sizes for keeping up to eight times as many candidates of a few queries whose maxima are known.
+
+    Where codes were multiplied, a good many may be left whose best pieces these do not tell apart: for them three times
+    as many pieces are enough.
+    """
+    times = WIDER if first.multiplies else 8
+    keep, keep_rows = (min(times * count, MOST_KEPT) for count in (first.keep, first.keep_rows))
+    plan = replace(first, keep=keep, keep_rows=keep_rows, picks=picks_of(keep, keep_rows))
+    if first.multiplies:
+        wider = with_pieces(replace(plan, width=width_of(keep, many=True)), first.piece)
+        return replace(wider, capacity=2 * wider.capacity)  # two of so many lie in one chunk now and then
+    return replace(
+        plan,
+        piece=0,
+        rescore_rows=min(RESCORED_AT_ONCE, capacity_of(keep) * 2 * first.span),
+        segment=SEGMENT,
+        segments=segments_of(first.chunks(titles), keep, SEGMENT),
+        many=False,
+        width=width_of(keep, many=False),
+        capacity=capacity_of(keep),
+    )
+
+
 @lru_cache(maxsize=1024)
-def prepared_bytes(plan: FusedPlan, titles: int, queries: int) -> int:
-    """Return the GPU memory of a repetition of so many queries that is recorded beforehand."""
-    return min(queries, _most_repeated(plan, titles)) * repeated_bytes(plan_repeat(plan, titles), titles)
+def prepared_bytes(plan: FusedPlan, titles: int, again: int) -> int:
+    """Return the GPU memory of a repetition that is recorded beforehand: of so many at once, or, for 0, of a few."""
+    queries = again or min(FEWEST_REPEATED, _most_repeated(plan, titles))
+    return queries * repeated_bytes(plan_repeat(plan, titles), titles)
 
 
 def _most_repeated(plan: FusedPlan, titles: int) -> int:

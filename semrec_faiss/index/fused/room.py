@@ -51,7 +51,8 @@ def repeat_queries(plan: FusedPlan, titles: int) -> int:
 
 def repeated_bytes(plan: FusedPlan, titles: int) -> int:
     """Return the GPU memory that each query takes that is repeated."""
-    return 2 * plan.chunks(titles) + plan.capacity * (4 + 4 * plan.span) + 2 * plan.groups
+    maxima = (2 if plan.piece else 1) * plan.chunks(titles)
+    return 2 * maxima + plan.capacity * (4 + 2 * plan.listed) + 2 * plan.groups
 
 
 def work_bytes(titles: int, dim: int) -> int:

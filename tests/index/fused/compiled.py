@@ -38,11 +38,10 @@ from semrec_faiss.index.fused.plan import (
     FusedPlan,
     Masking,
     bitmap_words,
-    plan_repeat,
     plan_search,
     through_codes,
 )
-from semrec_faiss.index.fused.repeating import RepeatAtOnce, at_once
+from semrec_faiss.index.fused.repeating import RepeatAtOnce, at_once, plan_repeat
 from semrec_faiss.index.fused.room import code_width
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.plan import CODED_PIECE, plan_search
 from semrec_faiss.index.fused.room import block_queries
+from semrec_faiss.index.fused.titles.codes import CodesTried
 from tests.index.adversaries import ADVERSARIES, check_rounded_once
+from tests.index.fused.recordings import recordings
 from tests.index.fused.worlds import (
     PLACE,
     SIZE,
@@ -163,7 +165,6 @@ def test_titles_that_may_not_be_returned(masking: str, share: float) -> None:
 
 @needs_kernels
 def test_what_products_of_codes_cannot_prove_is_searched_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{PLAN}.MOST_KEPT", 96)
     rng = np.random.default_rng(12)
     titles = clustered(rng, 2700, 32)
     near = rng.permutation(2700)[:2400]
@@ -175,6 +176,60 @@ def test_what_products_of_codes_cannot_prove_is_searched_without_them(monkeypatc
     Truth.of(titles, queries).check(found, K)
     assert read == [True, False]
     assert found.repeated >= 1
+
+
+@needs_kernels
+@pytest.mark.parametrize("masking", ["none", "shared", "own"])
+def test_what_codes_leave_is_searched_for_more_pieces_in_the_same_recording(
+    masking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of forty titles within what codes leave out, a float16 tells those apart that are among the best."""
+    monkeypatch.setattr("semrec_faiss.index.fused.repeating.QUERIES_A_REPEAT", 4)
+    monkeypatch.setattr("semrec_faiss.index.fused.repeating.CODED_A_REPEAT", 2)
+    rng, count, k = np.random.default_rng(12), 14_000, 2
+    titles = clustered(rng, count, 40)
+    near = rng.permutation(count)[:40]
+    apart = rng.normal(size=(40, 40))
+    apart -= np.outer(apart @ titles[0], titles[0])
+    apart *= np.sqrt(2 * np.linspace(1e-4, 8e-3, 40)[:, None]) / np.linalg.norm(apart, axis=1, keepdims=True)
+    titles[near] = titles[0] + apart
+    titles = (titles / np.linalg.norm(titles, axis=1, keepdims=True)).astype(np.float32)
+    queries = np.concatenate((titles[:1], titles[rng.choice(count, QUERIES - 1 if PLACE == "cpu" else 500)]))
+    mask = rng.random(count) < (0.9 if masking == "shared" else 1.1)
+    lists = [rng.choice(count, 9) for _ in queries]
+    allowed = np.broadcast_to(mask, (len(queries), count)).copy()
+    options = {"none": {}, "shared": {"mask": mask}, "own": {"excluded": exclude(lists)}}[masking]
+    if masking == "own":
+        for query, rows in enumerate(lists):
+            allowed[query, rows] = False
+    with recordings():
+        index = searcher(titles)
+        index.filters.budget = 0
+        read = note_codes(monkeypatch, index)
+        for _ in range(1 if PLACE == "cpu" else 3):
+            read.clear()
+            found = index.search(queries, k, **options)
+            Truth.of(titles, queries, allowed).check(found, k)
+        (recorded,) = [kind.search for kind in index.whole._graphs.values() if kind.search is not None]
+        assert recorded.work.plan.multiplies
+        assert recorded.repeated == found.repeated >= 1
+        assert read == [True], "none is left to be searched without codes"
+
+
+def test_codes_that_leave_much_are_not_multiplied_any_more() -> None:
+    few, many = (CodesTried.of(titles, multiplied=True) for titles in (100_000, 1_000_000))
+    for tried in (few, many):
+        tried.count(4095, 4095)
+        assert tried.pay, "too few to tell"
+    many.count(12_289, 1)
+    few.count(12_289, 1)
+    assert many.pay, "a quarter of all"
+    assert not few.pay
+    few.count(100_000, 0)
+    assert not few.pay, "once and for all"
+    small = CodesTried.of(1_000_000, multiplied=False)
+    small.count(256, 65)
+    assert not small.pay
 
 
 @needs_kernels

@@ -92,6 +92,9 @@ def test_how_many_have_room_to_be_searched_again(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("semrec_faiss.index.fused.repeating.FEWEST_REPEATED", 16)
     plan = plan_search(62_423, 384, 1000, 10)
     assert [at_once(plan, 62_423, queries) for queries in (1, 256, 257, 1000, 10_000, 16_384)] == [0, 0, 16, 16, 64, 64]
+    coded = plan_search(62_423, 384, 1000, 10, coded=True)
+    assert [at_once(coded, 62_423, queries) for queries in (256, 257, 1000, 10_000)] == [0, 64, 128, 2048]
+    assert at_once(plan_search(4_000_000, 384, 1000, 10, coded=True), 4_000_000, 1000) == 64, "within 32 MiB"
     many = replace(plan, keep=1000)
     assert at_once(many, 100_000_000, 10_000) < 64, "of so many titles the maxima of fewer queries fit"
 
@@ -102,7 +105,6 @@ def test_recordings_search_again_what_they_do_not_prove(room: int, monkeypatch: 
     """As many answers, the same ones, and as many of them searched again, as where the host has them searched again."""
     monkeypatch.setattr("semrec_faiss.index.fused.repeating.QUERIES_A_REPEAT", 16)
     monkeypatch.setattr("semrec_faiss.index.fused.repeating.FEWEST_REPEATED", room)
-    monkeypatch.setattr("semrec_faiss.index.fused.block_search.FEWEST_REPEATED", room)
     rng = np.random.default_rng(8)
     titles, given = too_near(rng)
     queries = given if PLACE == "cpu" else np.concatenate((given, -titles[rng.choice(1500, size=500)]))

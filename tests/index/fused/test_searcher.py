@@ -19,7 +19,8 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import ConfigError, DeviceError, MissingPackageError, UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.fused.block_search import ALONE
-from semrec_faiss.index.fused.plan import Masking, plan_repeat, plan_search, repeats
+from semrec_faiss.index.fused.plan import Masking, plan_search, repeats
+from semrec_faiss.index.fused.repeating import plan_repeat
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, repeat_queries
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.hardware.device import Device
@@ -320,7 +321,7 @@ def test_what_codes_cannot_tell_apart_their_vectors_do(too_near: NDArray[np.floa
 def test_codes_that_tell_too_little_are_read_no_more(
     too_near: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.block_search.CODED_TRIED", 2)
+    monkeypatch.setattr("semrec_faiss.index.fused.titles.codes.CODED_TRIED", 2)
     index, queries = searcher(too_near), too_near[:1]
     planned = note_codes(monkeypatch, index)
     for expected in ([True, False], [True, False], [False]):  # what codes leave is searched without them

@@ -10,6 +10,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.batch import CapturedSearch
 from semrec_faiss.index.fused.batches import Batch
 from semrec_faiss.index.fused.filters.known_filters import FILTERS_KNOWN
-from semrec_faiss.index.fused.plan import Masking, repeats
+from semrec_faiss.index.fused.plan import Masking
 from semrec_faiss.index.fused.room import MOST_QUERIES
 from semrec_faiss.index.fused.running import FusedResult, Running, advanced, named, ran_out
 from semrec_faiss.index.fused.searcher import FusedSearcher
@@ -26,6 +27,9 @@ from semrec_faiss.index.fused.sending import SENT_APART
 from semrec_faiss.index.fused.several.turns import in_turns, turns_of
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
+
+Launched: TypeAlias = tuple[Rows, Scores, list[Running[tuple[Scores, int]]]]
+"""A block that all shards search: where their answers go, and their first passes."""
 
 MERGED_BY_MANY = 100_000
 """Answers of shards that FAISS merges with several threads: fewer are merged sooner than those are awake."""
@@ -74,7 +78,7 @@ class Shards:
             return None
         left: list[Rows] = []
 
-        def begin(block: slice, lane: int) -> tuple[Rows, Scores, list[Running[Scores]]]:
+        def begin(block: slice, lane: int) -> Launched:
             rows, scores, rooms = self._rooms(block.stop - block.start, k)
             asked = zip(self._searchers, self._part(batches, block, 0), rooms, strict=True)
             running = [
@@ -85,9 +89,10 @@ class Shards:
                 one.advance()
             return rows, scores, running
 
-        def end(block: slice, under_way: tuple[Rows, Scores, list[Running[Scores]]]) -> None:
+        def end(block: slice, under_way: Launched) -> None:
             rows, scores, running = under_way
-            left.append(block.start + self._choose(rows, scores, [one.result() for one in running], room.part(block)))
+            needed = [one.result()[0] for one in running]
+            left.append(block.start + self._choose(rows, scores, needed, room.part(block)))
 
         try:
             in_turns(blocks, begin, end)
@@ -132,7 +137,7 @@ class Shards:
         unproven = self._choose(rows, scores, [needed for _, _, needed in found], room)
         if not self._searchers[0].proves:
             return np.empty(0, np.int64)
-        if len(unproven) and repeats(k):
+        if len(unproven) and all(whole.repeats(count, k, coded=whole.reads_codes(count, k)) for whole in wholes):
             try:
                 unproven = self._repeated(replaying, unproven, room)
             except DeviceError as error:

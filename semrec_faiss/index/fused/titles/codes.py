@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from semrec_faiss.index.fused.plan import CODED_PIECE
+from semrec_faiss.index.fused.plan import CODED_PIECE, SOME_TITLES
 from semrec_faiss.index.fused.room import code_width
 
 PIECES_ROWS = 4 * CODED_PIECE
@@ -26,6 +26,12 @@ CUT_WIDTHS, CUT_LEFT = 64, 160.0
 
 CODES_LOOSE = 0.012
 """How much more bounds from codes are, of a title's length."""
+
+CODED_TRIED, CODED_LEFT = 256, 0.25
+"""After so many queries of small batches, codes that leave more than this share of them unproven are read no more."""
+
+MULTIPLIED_TRIED, MULTIPLIED_LEFT, FEW_TITLES_LEFT = 4096, 0.25, 0.05
+"""The same of large batches; of catalogues below `SOME_TITLES`, of which products of codes save little, the last."""
 
 _LARGEST = 127
 _LENGTH_MARGIN = 1.00001
@@ -73,6 +79,34 @@ class TitleCodes:
         """Copy those of some titles together; ``rows`` are integers on the GPU."""
         codes, steps, rests = (part.index_select(0, rows) for part in self.tables)
         return replace(self, codes=codes, steps=steps, rests=rests, in_pieces=False)
+
+
+@dataclass
+class CodesTried:
+    """How many queries were searched through codes, and how many of them that left unproven.
+
+    Attributes:
+        tried, most: after so many queries, codes that leave more than this share of them do not pay.
+        pay: whether they do, as far as is known.
+    """
+
+    tried: int
+    most: float
+    pay: bool = True
+    searched: int = 0
+    left: int = 0
+
+    @classmethod
+    def of(cls, titles: int, *, multiplied: bool) -> CodesTried:
+        """Begin to count large batches, which multiply codes of so many titles, or small ones."""
+        if not multiplied:
+            return cls(CODED_TRIED, CODED_LEFT)
+        return cls(MULTIPLIED_TRIED, MULTIPLIED_LEFT if titles >= SOME_TITLES else FEW_TITLES_LEFT)
+
+    def count(self, searched: int, left: int) -> None:
+        """Count a batch: titles may lie so near to one another that codes often do not tell them apart."""
+        self.searched, self.left = self.searched + searched, self.left + left
+        self.pay = self.pay and not (self.searched >= self.tried and self.left > self.most * self.searched)
 
 
 def encode(
