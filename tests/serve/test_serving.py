@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from semrec_faiss.serve.asking import serving as module
+from semrec_faiss.serve.asking import measuring
 from tests.serve.conftest import build
 
 
@@ -85,6 +85,6 @@ def test_a_batch_is_quick_that_was_quick_once(
     def search() -> None:
         now[0] += left.pop(0) / 1e3
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    assert module._is_quick(search, 0.008) is is_quick
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert measuring.is_quick(search, 0.008) is is_quick
     assert not left, "it is searched for as often as it takes, and no more"

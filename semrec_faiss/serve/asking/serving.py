@@ -6,18 +6,16 @@ import gc
 import logging
 import threading
 import time
-import timeit
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.arrays import Rows
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import DeviceError, SemrecError
-from semrec_faiss.index.hardware.faiss_threads import one_core
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify_opened
@@ -26,9 +24,8 @@ from semrec_faiss.search.answers.answer_json import members_json, shown_records
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.living.in_a_cluster import cluster_recommender
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.search.searcher import Searcher
-from semrec_faiss.search.warming import WARM_BATCHES, warm
-from semrec_faiss.search.wish import Wish
+from semrec_faiss.search.warming import warm
+from semrec_faiss.serve.asking.measuring import INLINE_SECONDS, JOINED, LOOP_SECONDS, joined_from, queries_within
 from semrec_faiss.storage import CURRENT_NAME
 
 log = logging.getLogger("semrec.serve")
@@ -38,19 +35,6 @@ NAMES_REMEMBERED = 65_536
 
 OBJECTS_A_COLLECTION = 50_000
 """How many objects may be made before cycles are looked for: a batch of requests alone makes more than Python's 700."""
-
-INLINE_SECONDS = 0.008
-"""A batch that is searched in this time is searched on one core, a small one between two requests."""
-
-JOINED = (16, 32, 64)
-"""How many are tried whether they are searched sooner together, on all cores, than so few after one another."""
-
-LOOP_SECONDS = 0.002
-"""A batch that is searched in this time on a CPU is searched between two requests, too: a thread beside takes lock and
-caches in turns with the event loop's. What takes longer is not, for so long nobody would be answered."""
-
-LEAST_TRIES, TRYING_SECONDS = 3, 0.4
-"""A batch is searched so often and for so long, at least, before it is said to take longer."""
 
 
 class RememberedTitles:
@@ -245,10 +229,10 @@ class Serving:
         verify_opened(saved)
         recommender = Recommender(saved, self.batcher)
         warm_and_log(recommender, is_first=self.current is None)
-        loop_queries = 0 if recommender.index.device.gpus else _queries_within(recommender, LOOP_SECONDS)
-        inline_queries = _queries_within(recommender, INLINE_SECONDS)
-        joined_from = _joined_from(recommender) if 0 < inline_queries < min(JOINED) else 0
-        return Served(recommender, inline_queries, loop_queries, joined_from)
+        loop_queries = 0 if recommender.index.device.gpus else queries_within(recommender, LOOP_SECONDS)
+        inline_queries = queries_within(recommender, INLINE_SECONDS)
+        joined = joined_from(recommender) if 0 < inline_queries < min(JOINED) else 0
+        return Served(recommender, inline_queries, loop_queries, joined)
 
     def _asks_a_cluster(self, cluster: Mapping[str, Any]) -> Recommender:
         """Start actors for shards; those of the generation in use stay for shards that have not changed."""
@@ -307,42 +291,3 @@ def _warm_from_afar(recommender: Recommender) -> None:
     recommender.titles.type_ahead().find("a", 10)
     if recommender.saved.users is not None:
         recommender.recommend(recommender.users.ids[0], 10)
-
-
-def _first_vectors(recommender: Recommender, count: int) -> Vectors:
-    return recommender.index.vectors([row % recommender.index.count for row in range(count)])
-
-
-def _queries_within(recommender: Recommender, seconds: float) -> int:
-    """Return how many queries are searched together in so many seconds on one core, 0 where even one takes longer."""
-    most = 0
-    with one_core():
-        for size in WARM_BATCHES:
-            vectors = _first_vectors(recommender, size)
-            if not _is_quick(partial(Searcher.run, recommender.searcher, vectors, Wish(10)), seconds):
-                break
-            most = size
-    return most
-
-
-def _joined_from(recommender: Recommender) -> int:
-    """Return how many queries are searched sooner together than one after the other, 0 where none of `JOINED` are."""
-    with one_core():
-        alone = _least_seconds(recommender, 1)
-    return next((size for size in JOINED if _least_seconds(recommender, size) < size * alone), 0)
-
-
-def _least_seconds(recommender: Recommender, queries: int) -> float:
-    search = partial(Searcher.run, recommender.searcher, _first_vectors(recommender, queries), Wish(10))
-    return min(timeit.repeat(search, number=1, repeat=LEAST_TRIES))
-
-
-def _is_quick(search: Callable[[], object], seconds: float) -> bool:
-    """Tell whether one of several searches is made in time: others may hold up most, and one for very long."""
-    began, tries = time.perf_counter(), 0
-    while tries < LEAST_TRIES or time.perf_counter() - began < TRYING_SECONDS:
-        started, tries = time.perf_counter(), tries + 1
-        search()
-        if time.perf_counter() - started <= seconds:
-            return True
-    return False
