@@ -53,14 +53,15 @@ class Service:
         Args:
             config: what the service is told.
             metrics: counts in a place of its own; None counts alone.
-            serving: owns the generation in use; None makes it.
+            serving: owns the generation in use, and says itself what is wrong with the index; None makes it.
 
         Raises:
             NotFoundError: there is no index, or no file of keys.
             DamagedIndexError: the index's manifest is not as it was written.
             ConfigError: the file of keys has mistakes.
         """
-        IndexDirectory(config.index).current()
+        if serving is None:
+            IndexDirectory(config.index).current()
         self.config = config
         self.metrics = metrics or Metrics(Tallies())
         self.serving = serving or Serving(
@@ -164,14 +165,15 @@ class _Server(uvicorn.Server):
         task.add_done_callback(self._tasks.discard)
 
     async def _open(self) -> None:
-        """Open the index, and look for others from then on; a first one that is refused ends the process."""
+        """Open the index, and look for others from then on; where none is answered from, a refusal ends the process."""
         service = self._service
         try:
             await service.handlers.load()
         except Exception as error:
-            self.failure = error
-            self.should_exit = True
-            return
+            if service.serving.current is None:
+                self.failure = error
+                self.should_exit = True
+                return
         if service.config.watch_seconds:
             self._begin(asyncio.get_running_loop(), service.handlers.watch(service.config.watch_seconds))
         if service.config.ray is not None:

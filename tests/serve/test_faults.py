@@ -132,6 +132,22 @@ def test_a_generation_that_fails_as_nobody_foresaw_is_refused_once(
     assert asker.get("/readyz").json()["refused"] is None
 
 
+def test_what_was_away_and_is_back_is_refused_no_more(data: Path, tmp_path: Path, new_asker: Any) -> None:
+    """Once a fault: /readyz and /metrics told of a refusal until the next build."""
+    build(data, tmp_path / "index")
+    asker = new_asker(tmp_path / "index")
+    asker.load()
+    (tmp_path / "index").rename(tmp_path / "away")
+    with pytest.raises(SemrecError, match="does not exist"):
+        asker.load()
+    assert "does not exist" in asker.get("/readyz").json()["refused"]["reason"]
+    assert not asker.service.serving.has_news()
+    assert asker.get("/readyz").json()["refused"]
+    (tmp_path / "away").rename(tmp_path / "index")
+    assert not asker.service.serving.has_news()  # as is looked for every second
+    assert asker.get("/readyz").json()["refused"] is None
+
+
 def test_titles_as_one_types_wait_in_the_same_queue(index: Path, new_asker: Any) -> None:
     asker = new_asker(index, limits={"max_waiting": 2})
     asker.load()

@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.search.batching.asked import Asked
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.filters.filter import Filter
@@ -308,3 +309,40 @@ def test_an_end_before_a_fallen_worker_is_replaced_is_no_failure(index: Path) ->
         assert process.end() == 0, "".join(process.said)
     finally:
         process.process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("owner", ["never", "always"])
+def test_a_fallen_worker_is_replaced_also_while_what_is_published_is_refused(
+    owner: str, tmp_path: Path, data: Path
+) -> None:
+    """Once a fault: the new one would open nothing but what is published, and fell again every second."""
+    index = tmp_path / "index"
+    for _ in range(2):
+        build(data, index)
+    directory = IndexDirectory(index)
+    damaged = (index / "CURRENT").read_bytes()
+    directory.rollback("gen-000001")
+    process = Process(index, "--workers", "2", "--owner", owner, "--watch-seconds", "0.1")
+    try:
+        records = index / "gen-000002" / "records.jsonl"
+        records.write_bytes(records.read_bytes().replace(b"a", b"b", 1))
+        (index / "CURRENT").write_bytes(damaged)
+        process.until(lambda: process.ask("GET", "/readyz")[1]["refused"] is not None)
+        fallen = _children(process)[-1]
+        others = _alive(process) - {fallen.pid}
+        fallen.kill()
+        process.until(lambda: any("this worker serves gen-000001" in line for line in process.said))
+        (new,) = _alive(process) - others - {fallen.pid}
+        process.until(lambda: psutil.Process(new).net_connections())  # it listens
+        for _ in range(8):
+            assert ask(process.port, {"title": "m00003"})[::2] == (200, "gen-000001")
+            ready = process.ask("GET", "/readyz")[1]
+            assert (ready["ready"], ready["refused"]["generation"]) == (True, "gen-000002")
+        directory.rollback("gen-000001")
+        process.until(lambda: [process.ask("GET", "/readyz")[1]["refused"] for _ in range(8)] == [None] * 8)
+        assert new in _alive(process)
+    except BaseException:
+        process.process.kill()
+        raise
+    assert process.end() == 0, "".join(process.said)

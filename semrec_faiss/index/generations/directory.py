@@ -230,6 +230,10 @@ class IndexDirectory:
             self.current_ref()
         return {name: self._opened(name) for name in self._generation_names()}
 
+    def named(self, name: str) -> Generation:
+        """Return a generation that is kept; raises NotFoundError and DamagedIndexError as `rollback` does."""
+        return Generation(self.path, self._named_ref(name))
+
     def _opened(self, name: str) -> Generation | DamagedIndexError:
         try:
             return Generation(self.path, self._ref_of(name))

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from semrec_faiss.arrays import Rows
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import DeviceError, SemrecError
+from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify_opened
@@ -128,6 +129,7 @@ class Serving:
         current: what is asked now; None until the first one is ready.
         refused: what was published last and not taken.
         loads: how many generations were taken.
+        after_taking: called with the name of each.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class Serving:
         self.current: Served | None = None
         self.refused: Refusal | None = None
         self.loads = 0
+        self.after_taking: Callable[[str], None] = lambda _: None
         self._settings = settings
         self._cluster = cluster
         self._taken: str | None = None
@@ -156,6 +159,8 @@ class Serving:
     def has_news(self) -> bool:
         """Tell whether CURRENT names another generation than that in use or that refused."""
         told = self._told()
+        if told is not None and told == self._taken:
+            self.refused = None  # it was away, or was taken back
         known = {self._taken} | ({self.refused.current} if self.refused else set())
         return told is not None and told not in known
 
@@ -189,10 +194,26 @@ class Serving:
             settle()
             self._before = None if self.current is None else weakref.ref(self.current.recommender.index)
             self.refused = None  # before the new one is seen: /readyz, in another thread, would name both
-            self.current, self._taken = served, told
-            self.loads += 1
-            log.info("serving %s, ready after %.1f s", served.name, time.monotonic() - started)
+            self._take(served, told, started)
         return served
+
+    def join(self, name: str) -> None:
+        """Answer from a generation that others of the service answer from, where what is published is refused.
+
+        Raises:
+            SemrecError: it is not there any more, or damaged.
+        """
+        with self._lock:
+            started = time.monotonic()
+            served = self._open(SavedIndex.of(IndexDirectory(self.index).named(name), self._settings))
+            settle()
+            self._take(served, None, started)
+
+    def _take(self, served: Served, told: str | None, started: float) -> None:
+        self.current, self._taken = served, told
+        self.loads += 1
+        log.info("serving %s, ready after %.1f s", served.name, time.monotonic() - started)
+        self.after_taking(served.name)
 
     def let_go(self) -> None:
         """Free the index before where a cycle of objects still holds it."""
@@ -224,7 +245,10 @@ class Serving:
             with recommender.shards.patient():  # type: ignore[attr-defined]
                 _warm_from_afar(recommender)
             return Served(recommender, 0, in_cluster=True)
-        saved = SavedIndex(self.index, self._settings)
+        return self._open(SavedIndex(self.index, self._settings))
+
+    def _open(self, saved: SavedIndex) -> Served:
+        """Open a generation, hold it against its digests, and warm it."""
         check_room(saved, None if self.current is None else self.current.recommender.saved)
         verify_opened(saved)
         recommender = Recommender(saved, self.batcher)

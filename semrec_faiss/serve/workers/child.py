@@ -6,6 +6,7 @@ It is told what to be by a line of JSON on stdin, whose end is the supervisor's 
 from __future__ import annotations
 
 import json
+import logging
 import mmap
 import os
 import signal
@@ -28,6 +29,8 @@ from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
 from semrec_faiss.serve.workers.serving import RemoteServing
 
+log = logging.getLogger("semrec.serve")
+
 
 class Part(msgspec.Struct):
     """What a child is told.
@@ -39,6 +42,7 @@ class Part(msgspec.Struct):
         counts: a file of as many numbers for each, open already.
         device: where the owner listens; None where each worker searches by itself.
         is_owner: whether it is that.
+        joins: the generation that other workers answer from; None for the first.
     """
 
     config: dict[str, Any]
@@ -47,6 +51,7 @@ class Part(msgspec.Struct):
     counts: int
     device: str | None
     is_owner: bool
+    joins: str | None = None
 
 
 def main() -> int:
@@ -72,8 +77,23 @@ def _work(part: Part, config: ServeConfig) -> None:
         serving = RemoteServing(config.index, config.settings, RemoteDevice(Path(part.device)))
     service = Service(config, metrics, serving)
     service.handlers.after_reload = lambda: os.kill(os.getppid(), signal.SIGHUP)  # and so the other workers
-    serving.load()  # before the door is opened, so that who gets in is answered
+    serving.after_taking = lambda name: _say({"serving": name})
+    _load(serving, part.joins)  # before the door is opened, so that who gets in is answered
     run(config, lambda address: _say({"listening": address}), service)
+
+
+def _load(serving: Serving, joins: str | None) -> None:
+    """Take what is published, or where that is refused what the others answer from; raises what `Serving.load` does."""
+    try:
+        serving.load()
+    except SemrecError as error:
+        if joins is None:
+            raise
+        try:
+            serving.join(joins)
+        except SemrecError:
+            raise error from None
+        log.error("what was published is refused; as the others do, this worker serves %s", joins)
 
 
 def _own(part: Part, config: ServeConfig) -> None:

@@ -13,9 +13,8 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from semrec_faiss.deadline import due_at
-from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError
+from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.batching.asked import Asked
@@ -79,7 +78,7 @@ class DeviceOwner:
         with self._lock:
             if name not in self._opened:
                 free(self._before)
-                saved = SavedIndex.of(self._generation(name), self._settings)
+                saved = SavedIndex.of(IndexDirectory(self._index).named(name), self._settings)
                 check_room(saved, next((held.saved for held in self._opened.values()), None))
                 recommender = Recommender(saved, self._batcher)
                 warm_and_log(recommender, is_first=not self._opened)
@@ -92,14 +91,6 @@ class DeviceOwner:
         with self._lock:
             self._held[connection][name] -= 1
         self._drop_unused()
-
-    def _generation(self, name: str) -> Generation:
-        found = IndexDirectory(self._index).generations().get(name)
-        if found is None:
-            raise NotFoundError(f"{self._index} has no generation {name} any more")
-        if isinstance(found, DamagedIndexError):
-            raise found
-        return found
 
     def _drop_unused(self) -> None:
         """Let go of what no worker holds."""

@@ -27,8 +27,7 @@ class RemoteServing(Serving):
         """How many batches the owner has not answered."""
         return self._device.waiting
 
-    def _opened(self) -> Served:
-        saved = SavedIndex(self.index, self._settings)
+    def _open(self, saved: SavedIndex) -> Served:
         verify_opened(saved)
         recommender = Recommender(saved, self._device.open(saved.generation.name))
         warm_and_log(recommender)

@@ -64,6 +64,7 @@ class _Supervisor:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._listening_workers: set[int] = set()
         self._to_reload: set[int] = set()
+        self._serving: str | None = None  # what workers answer from, as the last one that took something has told
         self._is_ending = False
 
     def run(self) -> None:
@@ -94,7 +95,7 @@ class _Supervisor:
         device = str(door_in(self._folder)) if self._has_owner else None
         is_owner = number == self._config.workers
         config = self._config.model_dump(mode="json")
-        part = Part(config, number, self._processes, self._counts.fileno(), device, is_owner)
+        part = Part(config, number, self._processes, self._counts.fileno(), device, is_owner, self._serving)
         child = subprocess.Popen(
             [sys.executable, "-m", "semrec_faiss.serve.workers.child"],
             stdin=subprocess.PIPE,
@@ -115,6 +116,9 @@ class _Supervisor:
         assert child.stdout is not None
         for line in child.stdout:
             told = json.loads(line)
+            if "serving" in told:
+                self._serving = told["serving"]
+                continue
             if "listening" in told:
                 self._listens(number)
             self._events.put((number, told))
