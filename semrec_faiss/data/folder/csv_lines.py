@@ -40,7 +40,7 @@ def delimiter_of(path: Path) -> str:
 
 def check_csv_lines(path: Path, delimiter: str) -> None:
     """Raise DataError with the first line that is not UTF-8, is quoted wrong, or has other columns or another end."""
-    with _opened(path) as file:
+    with _opened(path) as file, _texts_up_to(_LONGEST_HEAD):
         lines = _Lines(file)
         records = csv.reader(lines, delimiter=delimiter, strict=True)
         end, columns = None, 0
@@ -67,6 +67,16 @@ def check_csv_lines(path: Path, delimiter: str) -> None:
                     f"{path}: line {lines.number:,} ends with {_ENDS[lines.end]}, those before it with {_ENDS[end]}",
                     fix="write it again with one kind of line ends",
                 )
+
+
+@contextmanager
+def _texts_up_to(characters: int) -> Iterator[None]:
+    """Let `csv` read longer texts than by itself in the block."""
+    before = csv.field_size_limit(characters)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 class _Lines:
@@ -97,7 +107,7 @@ def _not_utf8(path: Path, line: int) -> DataError:
 def _misquoted(path: Path, said: str, first: int, last: int) -> DataError | None:
     """Return the refusal of a record from line ``first`` to ``last``; None where it is not quoted wrong."""
     fix = 'write a quote within a text twice, and a text with quotes in quotes: "say ""hi"""'
-    if said.startswith("unexpected end of data"):
+    if said.startswith(("unexpected end of data", "field larger than")):
         return DataError(f"{path}: line {first:,}: a quote is opened that nothing closes", fix=fix)
     if "expected after" in said:
         return DataError(f"{path}: line {last:,}: a text goes on after the quote that closes it", fix=fix)

@@ -36,10 +36,13 @@ def _forget() -> None:
 
 
 def connect() -> DuckDBPyConnection:
-    """Open a database in memory that spills to no file, fetches no extension and sees no Python variable."""
+    """Open a database in memory that spills to no file, fetches no extension and sees no Python variable.
+
+    A time without a zone is one of UTC, wherever the machine is.
+    """
     import duckdb
 
-    return duckdb.connect(
+    connection = duckdb.connect(
         ":memory:",
         config={
             # Look-ups are small; as many threads as a large machine has cores would only take time to start.
@@ -51,6 +54,8 @@ def connect() -> DuckDBPyConnection:
             "enable_external_file_cache": False,
         },
     )
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    return connection
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semrec_faiss.data.folder.csv_lines import check_csv_lines, delimiter_of
-from semrec_faiss.data.folder.database import first_line, literal_path, quoted_text, session
+from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
 from semrec_faiss.data.folder.parquet import parquet_source
-from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.errors import DataError, NotFoundError, UsageError, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,6 +22,11 @@ _MOVIELENS = {
     "media_id": "format('ml_{:08d}', \"movieId\"::BIGINT)",
 }
 _MOVIELENS_AS_THEY_ARE = {"user_id": '"userId"::VARCHAR', "media_id": '"movieId"::VARCHAR'}
+_NUMBER = "TRY_CAST({0} AS DOUBLE) IS NOT NULL AND NOT contains({0}, '_')"
+_WHOLE = "regexp_full_match({0}, '[0-9]{{1,18}}')"
+_TIME = "TRY_CAST({0} AS TIMESTAMPTZ) IS NOT NULL AND regexp_matches({0}, '^[0-9]{{4}}[-/]')"
+"""The SQL of whether a text is one; a cast takes 1_000 for a thousand, and 'epoch' for a time."""
+
 _SPELLED = re.compile(r"ml_\d{8,}")
 _FIX = "name the columns user_id, media_id, and rating and timestamp where they are known"
 
@@ -47,9 +52,17 @@ def write_seen(source: Path, target: Path, media_ids: Iterable[str] = ()) -> lis
         raise NotFoundError(f"there is no file {source}", fix="give --interactions a .parquet or .csv file")
     try:
         with session() as connection:
-            rows = _rows_of(source, connection)
+            rows = _rows_of(source)
             held = connection.sql(f"FROM {rows}")
-            columns = ", ".join(f"{sql} AS {name}" for name, sql in _columns(source, held.columns, media_ids).items())
+            named = _columns(source, held.columns, media_ids)
+            texts = _Texts(connection, source, rows)
+            if named["user_id"] == _MOVIELENS["user_id"]:
+                texts.check_whole("userId")
+                texts.check_whole("movieId")
+            if source.suffix == ".csv":
+                meant = {"rating": texts.number, "timestamp": texts.time}
+                named |= {name: sql(name) for name, sql in meant.items() if name in named}
+            columns = ", ".join(f"{sql} AS {name}" for name, sql in named.items())
             for name, kind in zip(held.columns, held.types, strict=True):
                 if name in _OURS:
                     refuse_what_is_no_id(source, name, kind)
@@ -61,9 +74,7 @@ def write_seen(source: Path, target: Path, media_ids: Iterable[str] = ()) -> lis
     except (duckdb.Error, UnicodeError) as error:
         if source.suffix == ".csv":
             check_csv_lines(source, delimiter_of(source))
-        raise DataError(
-            f"{source} cannot be read: {first_line(error)}", fix="write or copy it again, with one type a column"
-        ) from error
+        raise DataError(f"{source} cannot be read: {first_line(error)}", fix="write or copy it again") from error
     if not ids:
         raise DataError(f"{source} holds no interactions", fix="give a file that holds some")
     return ids
@@ -75,17 +86,14 @@ def _users_of(connection: DuckDBPyConnection, seen: Path) -> list[str]:
     return [user_id for (user_id,) in found]
 
 
-def _rows_of(source: Path, connection: DuckDBPyConnection) -> str:
+def _rows_of(source: Path) -> str:
     if source.suffix == ".parquet":
         return parquet_source(source)
-    if source.suffix == ".csv" and source.is_file():
-        read = (
+    if source.suffix == ".csv" and source.is_file():  # all as texts: 007 is no 7, and 03/04 a day that nobody knows
+        return (
             f"read_csv({quoted_text(literal_path(source))}, header = true, hive_partitioning = false,"
-            f" delim = {quoted_text(delimiter_of(source))}, quote = '\"', escape = '\"'"
+            f" delim = {quoted_text(delimiter_of(source))}, quote = '\"', escape = '\"', all_varchar = true)"
         )
-        ids = _OURS.keys() & set(connection.sql(f"FROM {read})").columns)
-        texts = ", ".join(f"'{name}': 'VARCHAR'" for name in sorted(ids))  # 007 is no 7
-        return f"{read}, types = {{{texts}}})" if ids else f"{read})"
     raise UsageError(f"{source} is neither .parquet nor .csv", fix="write the interactions as one of these")
 
 
@@ -99,3 +107,52 @@ def _columns(source: Path, names: list[str], media_ids: Iterable[str]) -> dict[s
         missing = " and ".join(name for name in _OURS if name not in names)
         raise DataError(f"{source} lacks the column {missing}; it has {', '.join(names)}", fix=_FIX)
     return {**ours, **{name: name for name in ("rating", "timestamp") if name in names}}
+
+
+class _Texts:
+    """Columns of which the texts are looked at, as all are in a CSV."""
+
+    def __init__(self, connection: DuckDBPyConnection, source: Path, rows: str) -> None:
+        self._connection = connection
+        self._source = source
+        self._rows = rows
+
+    def number(self, column: str) -> str:
+        """Return the SQL of a column of numbers; raises DataError where one is none."""
+        if (odd := self._odd(column, _NUMBER)) is not None:
+            raise self._refused(column, quoted(odd), "is not a number", "write numbers, such as 4.5")
+        return f"{_filled(column)}::DOUBLE"
+
+    def time(self, column: str) -> str:
+        """Return the SQL of seconds since 1970 of a column of these, or of times; raises DataError where it is neither.
+
+        Days are not guessed: 03/04/2020 is one in March or in April.
+        """
+        if (number := self._odd(column, _NUMBER)) is None:
+            return f"{_filled(column)}::{'BIGINT' if self._odd(column, _WHOLE) is None else 'DOUBLE'}"
+        if (time := self._odd(column, _TIME)) is None:
+            return f"epoch({_filled(column)}::TIMESTAMPTZ)::BIGINT"
+        told, what = f"{quoted(number)} and {quoted(time)}", "are not all seconds, nor all times"
+        if (neither := self._odd(column, f"({_NUMBER}) OR ({_TIME})")) is not None:
+            told, what = quoted(neither), "is neither seconds nor a time with its year first"
+        fix = "write whole seconds since 1970, or times such as 2020-01-31 12:00:00"
+        raise self._refused(column, told, what, fix)
+
+    def check_whole(self, column: str) -> None:
+        """Raise DataError where a column holds something else than whole numbers from 0 on."""
+        if (odd := self._odd(column, _WHOLE)) is not None:
+            raise self._refused(column, quoted(odd), "is no whole number", "write the ids as MovieLens has them")
+
+    def _odd(self, column: str, test: str) -> str | None:
+        """Return the first text that fails a test; None where all pass."""
+        filled = _filled(column)
+        sql = f"SELECT {filled} FROM {self._rows} WHERE {filled} IS NOT NULL AND NOT ({test.format(filled)}) LIMIT 1"
+        found = self._connection.execute(sql).fetchall()
+        return found[0][0] if found else None
+
+    def _refused(self, column: str, told: str, what: str, fix: str) -> DataError:
+        return DataError(f"{self._source}: the column {column} holds {told}, which {what}", fix=fix)
+
+
+def _filled(column: str) -> str:
+    return f"nullif(trim({quoted_name(column)}::VARCHAR), '')"

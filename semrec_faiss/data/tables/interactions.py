@@ -41,7 +41,6 @@ def interactions(
 
     try:
         with session() as connection:
-            connection.execute("SET SESSION TimeZone = 'UTC'")
             connection.register("titles", {"id": catalog.all_media_ids()})
             yield Interactions(connection, name, rows.sql(connection), users, time_unit)
     except (duckdb.Error, UnicodeError) as error:

@@ -76,7 +76,7 @@ class Catalog(HoldsHandles):
         self.finder = TitleFinder(connection.cursor, has_year="year" in fields)
         (held,) = connection.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()[0]
         connection.execute(
-            f"SET GLOBAL TimeZone = 'UTC'; SET memory_limit = '{int(held) + FILTER_BYTES}B';"
+            f"SET memory_limit = '{int(held) + FILTER_BYTES}B';"
             " SET enable_external_access = false; SET lock_configuration = true"
         )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from conftest import run_python
 
 from semrec_faiss.data.interactions.source import write_seen
 from semrec_faiss.data.tables.folder import import_folder
@@ -69,6 +72,64 @@ def test_interactions_to_learn_of(tmp_path: Path, content: bytes, says: str) -> 
     with pytest.raises(DataError) as caught:
         write_seen(tmp_path / "plays.csv", tmp_path / "seen.parquet")
     assert caught.value.message == f"{tmp_path / 'plays.csv'}: {says}"
+
+
+@pytest.mark.parametrize(
+    ("rating", "timestamp", "says"),
+    [
+        (
+            "4",
+            "03/04/2020",
+            "holds '03/04/2020', which is neither seconds nor a time with its year first",
+        ),
+        ("4", "03/04/2020 10:00:00", "column timestamp holds '03/04/2020 10:00:00', which is neither"),
+        ("4", "2020-02-30", "column timestamp holds '2020-02-30', which is neither"),
+        ("4", "epoch", "column timestamp holds 'epoch', which is neither"),
+        ("4", "2020-01-01", "column timestamp holds '2020-01-01' and '1500000000', which are not all seconds"),
+        ("good", "1500000000", "column rating holds 'good', which is not a number"),
+        ("3,5", "1500000000", "column rating holds '3,5', which is not a number"),
+        ("1_000", "1500000000", "column rating holds '1_000', which is not a number"),
+        ("true", "1500000000", "column rating holds 'true', which is not a number"),
+        ('x"', "1500000000", None),
+    ],
+)
+def test_numbers_and_times_to_learn_of_are_not_guessed(
+    tmp_path: Path, rating: str, timestamp: str, says: str | None
+) -> None:
+    """Once a fault: 03/04/2020 was one in April; and of what came late in a file its line alone was told."""
+    rows = ["u,1,4,1500000000"] * 30_000
+    rows[25_000] = f'u,1,"{rating}",{timestamp}'
+    (tmp_path / "plays.csv").write_text("\n".join(["user_id,media_id,rating,timestamp", *rows, ""]))
+    with pytest.raises(DataError) as caught:
+        write_seen(tmp_path / "plays.csv", tmp_path / "seen.parquet")
+    assert (says or "line 25,002: a quote is opened that nothing closes") in caught.value.message
+    assert caught.value.fix
+
+
+def test_times_to_learn_of_are_seconds_in_utc(tmp_path: Path) -> None:
+    times = ["2020-01-01", "2020-01-01 02:00:00+02:00", "2020-01-01T00:00:00Z", " 2020-01-01 00:00 ", ""]
+    rows = [f"u{at},1,4.5,{time}" for at, time in enumerate(times)]
+    (tmp_path / "plays.csv").write_text("\n".join(["user_id,media_id,rating,timestamp", *rows, ""]))
+    write_seen(tmp_path / "plays.csv", tmp_path / "seen.parquet")
+    assert pq.read_table(tmp_path / "seen.parquet")["timestamp"].to_pylist() == [1_577_836_800] * 4 + [None]
+    (tmp_path / "plays.csv").write_text("userId,movieId\n1.5,1\n")
+    with pytest.raises(DataError, match=r"column userId holds '1\.5', which is no whole number"):  # once user 2
+        write_seen(tmp_path / "plays.csv", tmp_path / "seen.parquet")
+
+
+def test_a_time_without_a_zone_is_one_of_utc_wherever_the_machine_is(tmp_path: Path) -> None:
+    """Once a fault: it was that of the machine, so that filters found other titles elsewhere."""
+    films = "media_id,title,noted,released\na,A,03/04/2020 10:00:00,2020-01-01 10:00\n"  # so that DuckDB adds a zone
+    (tmp_path / "films.csv").write_text(films)
+    code = (
+        "import sys; from pathlib import Path; from semrec_faiss.data.tables.folder import import_folder;"
+        " from semrec_faiss.data.tables.importing import TableWish; folder = Path(sys.argv[1]);"
+        " import_folder(folder / 'films.csv', folder / 'data', TableWish(without_vectors=True))"
+    )
+    ended = run_python("-c", code, tmp_path, TZ="America/New_York")
+    assert ended.returncode == 0, ended.stderr
+    (time,) = pq.read_table(tmp_path / "data/media/metadata.parquet")["released"].to_pylist()
+    assert time == dt.datetime(2020, 1, 1, 10, tzinfo=dt.UTC)
 
 
 def test_a_file_that_is_not_packed_as_its_name_says(tmp_path: Path) -> None:
