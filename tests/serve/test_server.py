@@ -224,6 +224,7 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         page.get_by_label("Genre").fill("family")  # any is taken, and those seen are offered
         page.keyboard.press("Enter")
         expect(page.locator("#curl")).to_contain_text('"genres":["family"]')
+        expect(page.locator("#results")).to_have_attribute("aria-busy", "false")  # or what is opened next is replaced
         assert "Family" in page.locator("#genres option").evaluate_all("all => all.map((one) => one.value)")
         expect(results.first).to_contain_text("Family")
         results.first.get_by_role("button", name="Why").click()
@@ -248,7 +249,7 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("Expected `int | null`")
         wrong.clear()  # the browser tells of the 422
-        page.get_by_label("From year").fill("")
+        _why_nothing_matches(page)
         page.get_by_label("Diversity").press("ArrowRight")
         expect(page.locator("#curl")).to_contain_text('"diversity":0.1')
         page.get_by_label("API key").fill("semrec_secret")
@@ -288,6 +289,7 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         assert dark.evaluate("document.documentElement.scrollWidth") <= 390
         expect(dark.locator("#results > li").first).to_be_in_viewport()
         dark.screenshot(path=str(tmp_path / "narrow-dark.png"), full_page=True)
+        _filters_on_a_narrow_screen(dark)
         title = "X" * 180  # once a fault: one without blanks made the page wider than the screen
         dark.evaluate("title => fill([row({rank: 1, media_id: 'x', title, score: 0.5, genres: [title]})])", title)
         dark.get_by_role("button", name="Like", exact=False).first.click()
@@ -302,6 +304,47 @@ def test_the_page_in_a_browser(demo: Process, tmp_path: Path) -> None:
         expect(dark.locator(".why").first).to_contain_text("Heat (1995) (0.00200)")  # no share of a score below 0
         browser.close()
     assert all(url.startswith(address) for url in asked)
+
+
+def _why_nothing_matches(page: Any) -> None:
+    """Once a fault: it was told to all but the page."""
+    from playwright.sync_api import expect
+
+    notes = page.get_by_label("Why nothing matches").get_by_role("listitem")
+    page.get_by_label("From year").fill("2090")
+    page.keyboard.press("Enter")
+    expect(notes).to_have_text(["no title's year is from 2090 on; year goes from 1902 to 2025"])
+    expect(page.locator("#account")).to_contain_text("Nothing matches")
+    page.get_by_label("From year").fill("")
+    page.keyboard.press("Enter")
+    expect(notes).to_have_count(0)
+    expect(page.locator("#results > li")).to_have_count(10)
+
+
+def _filters_on_a_narrow_screen(page: Any) -> None:
+    """They are folded, so that the answer is in sight, and what is set is told; a wide screen always shows them."""
+    from playwright.sync_api import expect
+
+    fold = page.locator("summary")
+    expect(page.get_by_label("Genre")).to_be_hidden()
+    page.evaluate("scrollTo(0, 0)")
+    expect(page.locator("#results > li").first).to_be_in_viewport()  # once below everything that can be set
+    fold.click()
+    for label, text in (("Genre", "Horror"), ("From year", "1980")):
+        page.get_by_label(label).fill(text)
+        page.keyboard.press("Enter")
+    expect(fold).to_have_text("Filters, diversity, key · Horror · 1980–…")
+    fold.click()
+    expect(page.get_by_label("Genre")).to_be_hidden()
+    page.set_viewport_size({"width": 1280, "height": 844})
+    expect(page.get_by_label("Genre")).to_be_visible()
+    expect(fold).to_be_hidden()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.get_by_label("Genre").fill("")
+    page.get_by_label("From year").fill("")
+    page.keyboard.press("Enter")
+    expect(fold).to_have_text("Filters, diversity, key")
+    expect(page.locator("#results > li")).to_have_count(10)
 
 
 def _a_genre_that_there_is_not(page: Any) -> None:
@@ -348,6 +391,8 @@ def _page_of_titles_alone(page: Any, port: int) -> None:
     page.set_default_timeout(1000 * HANG_SECONDS)
     page.goto(f"http://127.0.0.1:{port}/")
     expect(page.locator("#about")).to_contain_text("12 titles")
+    if page.locator("summary").is_visible():
+        page.locator("summary").click()
     for hidden in ("#only", "#genre", "#from", "#to", "#user"):
         expect(page.locator(hidden)).to_be_hidden()
     expect(page.get_by_label("Diversity")).to_be_visible()
