@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.data.users import read_seen, read_user_ids
-from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.errors import DataError, StorageError, UsageError
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.quality.truth import ExactNeighbours, Truth, exact_index
 from semrec_faiss.measure.trials.settings import QuerySettings
@@ -125,15 +126,17 @@ class SweepData:
         return Questions(np.concatenate(parts), asked, users)
 
     def _kept_vectors(self, vectors: NDArray[Any]) -> Vectors:
-        """Map the vectors of the titles that are left; they are written when the cache does not have them."""
+        """Map the vectors of the titles that are left; they are written when the cache does not have them whole."""
         path = self._cache / f"vectors-{self._key}.npy"
-        if not path.is_file():
-            try:
-                self._cache.mkdir(parents=True, exist_ok=True)
-                with new_file(path) as file, NpyWriter(file, (self.count, self.dim), np.float32) as writer:
-                    self._write_kept(vectors, writer)
-            except OSError as error:
-                raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="free disk space") from error
+        with suppress(DataError):
+            if path.is_file():
+                return open_vectors(path, expect_rows=self.count, expect_dim=self.dim)
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            with new_file(path) as file, NpyWriter(file, (self.count, self.dim), np.float32) as writer:
+                self._write_kept(vectors, writer)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="free disk space") from error
         return open_vectors(path, expect_rows=self.count, expect_dim=self.dim)
 
     def _write_kept(self, vectors: NDArray[Any], writer: NpyWriter) -> None:

@@ -212,6 +212,18 @@ def test_interrupted_sweep_goes_on_where_it_was(
     assert run(plan).measured_now == 0
 
 
+def test_what_the_cache_does_not_hold_whole_is_made_again(
+    tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any], lasting_part: Callable[..., Any]
+) -> None:
+    plan = tiny_plan(tmp_path, tiny_data.root, filters=[])
+    expected = [lasting_part(record) for record in run(plan).records]
+    kept = [path for path in (plan.sweep.folder / ".cache").rglob("*") if path.is_file()]
+    assert {path.suffix for path in kept} == {".npy", ".npz"}
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-100])
+    assert [lasting_part(record) for record in run(plan, rerun="all").records] == expected
+
+
 def test_a_changed_grid_adds_only_what_is_new(tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any]) -> None:
     first = {"type": "ivf_flat", "device": "cpu", "build": {"nlist": 6}, "search": {"nprobe": [1, 2]}}
     plan = tiny_plan(tmp_path, tiny_data.root, grid=[first], filters=[], batch=1)
