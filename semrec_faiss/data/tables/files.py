@@ -97,6 +97,7 @@ class _BinaryTable:
             with _explained(path), _reader(path, self._files.format) as (_, batches):
                 for batch in batches:
                     if batch.num_rows:
+                        batch.validate(full=True)  # or lengths that are none would be read beyond the file
                         yield _as(batch, self.schema)
                         row += batch.num_rows
 

@@ -6,6 +6,8 @@ import datetime as dt
 import gzip
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import run_python
@@ -130,6 +132,19 @@ def test_a_time_without_a_zone_is_one_of_utc_wherever_the_machine_is(tmp_path: P
     assert ended.returncode == 0, ended.stderr
     (time,) = pq.read_table(tmp_path / "data/media/metadata.parquet")["released"].to_pylist()
     assert time == dt.datetime(2020, 1, 1, 10, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize("end", [1 << 30, 2])
+def test_damaged_lengths_in_an_arrow_file_are_refused(tmp_path: Path, end: int) -> None:
+    """Once a fault: they were read, beyond the file, so that the process crashed."""
+    lengths = pa.py_buffer(np.array([0, 5, end, 15], np.int32))
+    titles = pa.StringArray.from_buffers(3, lengths, pa.py_buffer(b"IntroWaltzMarch"))
+    table = pa.table({"media_id": ["a", "b", "c"], "title": titles, "vector": [[1.0], [2.0], [3.0]]})
+    with pa.OSFile(str(tmp_path / "songs.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    ended = run_python("-m", "semrec_faiss", "dataset", "import", tmp_path / "songs.arrow", tmp_path / "out")
+    assert (ended.returncode, "songs.arrow cannot be read: " in ended.stderr) == (3, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_is_not_packed_as_its_name_says(tmp_path: Path) -> None:
