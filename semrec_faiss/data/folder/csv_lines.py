@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 
 import pyarrow as pa
 
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, quoted
 
 _DELIMITERS = ",;\t|"
 _LONGEST_HEAD = 4 << 20
@@ -22,7 +22,7 @@ def delimiter_of(path: Path) -> str:
     """Return what separates the names of the first line.
 
     Raises:
-        DataError: the file cannot be read, is empty, or does not begin in UTF-8.
+        DataError: the file cannot be read, is empty, does not begin in UTF-8, or has two columns of one name.
     """
     try:
         with _opened(path) as file:
@@ -35,7 +35,17 @@ def delimiter_of(path: Path) -> str:
         line = head.decode()
     except UnicodeDecodeError as error:
         raise _not_utf8(path, 1) from error
-    return max(_DELIMITERS, key=line.count)
+    delimiter = max(_DELIMITERS, key=line.count)
+    _check_names(path, next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter)))
+    return delimiter
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse two columns of one name, case aside, of which DuckDB would call one otherwise; raises DataError."""
+    folded = [name.strip().lower() for name in names]
+    twice = next((name for name, its in zip(names, folded, strict=True) if its and folded.count(its) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called {quoted(twice)}", fix="rename one, or leave it out")
 
 
 def check_csv_lines(path: Path, delimiter: str) -> None:
@@ -52,7 +62,7 @@ def check_csv_lines(path: Path, delimiter: str) -> None:
             except UnicodeDecodeError as error:
                 raise _not_utf8(path, lines.number) from error
             except csv.Error as error:
-                if (refusal := _misquoted(path, str(error), first, lines.number)) is None:
+                if (refusal := _odd_record(path, str(error), first, lines.number)) is None:
                     return
                 raise refusal from error
             columns = columns or len(record)
@@ -104,8 +114,13 @@ def _not_utf8(path: Path, line: int) -> DataError:
     return DataError(f"{path}: line {line:,} is not UTF-8", fix="write it in UTF-8")
 
 
-def _misquoted(path: Path, said: str, first: int, last: int) -> DataError | None:
-    """Return the refusal of a record from line ``first`` to ``last``; None where it is not quoted wrong."""
+def _odd_record(path: Path, said: str, first: int, last: int) -> DataError | None:
+    """Return the refusal of a record from line ``first`` to ``last``; None where nothing is known of it."""
+    if said.startswith("new-line character seen"):
+        return DataError(
+            f"{path}: line {last:,} holds a carriage return (\\r), which ends no other line",
+            fix="write it again with one kind of line ends",
+        )
     fix = 'write a quote within a text twice, and a text with quotes in quotes: "say ""hi"""'
     if said.startswith(("unexpected end of data", "field larger than")):
         return DataError(f"{path}: line {first:,}: a quote is opened that nothing closes", fix=fix)

@@ -47,8 +47,13 @@ def refusal(file: Path, content: bytes) -> tuple[str, str | None]:
             r"line 4 ends with \n, those before it with \r\n",
             "write it again with one kind of line ends",
         ),
+        (
+            HEAD + b"b,B,1 2\rc,C,1 2\n" * 3,
+            r"line 3 holds a carriage return (\r), which ends no other line",
+            "write it again with one kind of line ends",
+        ),
     ],
-    ids=["quote", "backslash", "open", "latin", "utf-16", "ends", "ends after a text of two lines"],
+    ids=["quote", "backslash", "open", "latin", "utf-16", "ends", "ends after a text of two lines", "return"],
 )
 def test_what_is_wrong_and_where(tmp_path: Path, content: bytes, says: str, fix: str) -> None:
     file = tmp_path / "titles.csv"
@@ -145,6 +150,16 @@ def test_damaged_lengths_in_an_arrow_file_are_refused(tmp_path: Path, end: int) 
     ended = run_python("-m", "semrec_faiss", "dataset", "import", tmp_path / "songs.arrow", tmp_path / "out")
     assert (ended.returncode, "songs.arrow cannot be read: " in ended.stderr) == (3, True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", ["id,name,Name,vector", '\ufeffid,name,"id",vector', "id;name;vector;name "])
+def test_two_columns_of_one_name(tmp_path: Path, names: str) -> None:
+    """Once a fault: the second was a field called name_1."""
+    says, fix = refusal(tmp_path / "titles.csv", f"{names}\na,A,B,1 2\n".encode())
+    assert says.startswith("FILE: two columns are called '") and fix == "rename one, or leave it out"
+    (tmp_path / "plays.csv").write_text("user_id,media_id,rating,Rating\nu,1,4,5\n")
+    with pytest.raises(DataError, match="two columns are called 'rating'"):
+        write_seen(tmp_path / "plays.csv", tmp_path / "seen.parquet")
 
 
 def test_a_file_that_is_not_packed_as_its_name_says(tmp_path: Path) -> None:
