@@ -75,6 +75,22 @@ def test_the_document_tells_the_limits() -> None:
     )
 
 
+def test_the_document_says_what_each_field_is(document: Any) -> None:
+    """Once a fault: of ``where``, ``any_of`` or ``strategy`` it told the names alone."""
+    schemas = document["components"]["schemas"]
+    silent = [
+        f"{kind}.{name}"
+        for kind, schema in schemas.items()
+        for name, field in schema["properties"].items()
+        if not field.get("description")
+    ]
+    assert silent == []
+    assert not [kind for kind, schema in schemas.items() if "Attributes:" in schema["description"]]
+    assert schemas["Recommend"]["properties"]["max_per"]["description"].startswith("field → the most titles")
+    assert schemas["Explanation"]["properties"]["served_rank"]["description"].endswith("or the index is not exact.")
+    assert schemas["Problem"]["properties"]["type"]["description"].startswith("always ``about:blank``")
+
+
 @pytest.mark.parametrize(("method", "path"), ASKED)
 def test_a_routes_request_and_reply_fit_their_schemas(method: str, path: str, asking: Any, document: Any) -> None:
     asker, shown = asking

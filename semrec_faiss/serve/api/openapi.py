@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from semrec_faiss._version import __version__
-from semrec_faiss.search.explanation import Explanation
+from semrec_faiss.search.explanation import Contribution, Explanation
+from semrec_faiss.serve.api.descriptions import describe
 from semrec_faiss.serve.api.handlers import MOST_TITLES
 from semrec_faiss.serve.api.replies import (
     FoundTitles,
@@ -15,8 +16,12 @@ from semrec_faiss.serve.api.replies import (
     Liveness,
     OneAnswer,
     Readiness,
+    Refused,
     SeveralAnswers,
+    ShardState,
     Taken,
+    TitleRecord,
+    TitleResult,
 )
 from semrec_faiss.serve.settings import Limits
 from semrec_faiss.serve.wire.messages import ARROW, JSON, PROBLEM
@@ -41,6 +46,9 @@ _TYPES = (
     Taken,
     Problem,
 )
+
+_KINDS = (*_TYPES, TitleRecord, TitleResult, Refused, ShardState, Contribution)
+"""Those and what they are made of."""
 
 _PROBLEMS = {
     400: "A request that can never work, or a text where the index's model is not on the server.",
@@ -68,6 +76,7 @@ def openapi_document(limits: Limits, *, has_keys: bool) -> bytes:
 def described(limits: Limits, *, has_keys: bool) -> Json:
     """Return the document; what it says of requests is what is held against them."""
     _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    describe(schemas, _KINDS)
     _limit(schemas, limits)
     answer = {"oneOf": [_ref("OneAnswer"), _ref("SeveralAnswers")]}
     vectors = {"schema": {"type": "string", "format": "binary", "description": "a column `vector` of lists of floats"}}

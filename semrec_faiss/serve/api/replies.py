@@ -9,7 +9,14 @@ from msgspec import UNSET, Meta, UnsetType
 
 
 class TitleRecord(msgspec.Struct, kw_only=True):
-    """A title's metadata: these fields, year and genres where the data has some, and whatever else it has."""
+    """A title's metadata: these fields, year and genres where the data has some, and whatever else it has.
+
+    Attributes:
+        media_id: its id.
+        title: what it is called.
+        year: of its making.
+        genres: those it has.
+    """
 
     media_id: str
     title: str
@@ -18,14 +25,32 @@ class TitleRecord(msgspec.Struct, kw_only=True):
 
 
 class TitleResult(TitleRecord, kw_only=True):
-    """A title of an answer: its place, its score, its metadata."""
+    """A title of an answer: its place, its score, its metadata.
+
+    Attributes:
+        rank: its place, 1 for the best.
+        score: its inner product with the query; higher is better.
+    """
 
     rank: Annotated[int, Meta(ge=1)]
     score: float
 
 
 class OneAnswer(msgspec.Struct):
-    """The titles found for one query, best first; see `Answer` in Python."""
+    """The titles found for one query, best first.
+
+    Attributes:
+        query: what was asked: media_id and title, user_id, or the place among several texts or vectors.
+        requested: how many titles were asked for.
+        matching: how many the filters let through.
+        returned: how many there are; fewer than asked for only where fewer match.
+        strategy: how they were found.
+        exact: whether a scan of all titles finds the same; "proven" where that was proven for this answer.
+        elapsed_ms: how long the search took.
+        results: the titles.
+        titles_seen: the share of all titles that was looked at, where shards are lost.
+        notes: where nothing matches, each condition that no title satisfies, and what is near.
+    """
 
     query: dict[str, Any]
     requested: int
@@ -40,13 +65,23 @@ class OneAnswer(msgspec.Struct):
 
 
 class SeveralAnswers(msgspec.Struct):
-    """The answers to several queries, in their order."""
+    """The answers to several queries, in their order.
+
+    Attributes:
+        answers: one for each.
+    """
 
     answers: list[OneAnswer]
 
 
 class FoundTitles(msgspec.Struct):
-    """Titles that begin as one types, or hold it; where ``near`` is true none does, and these look like it."""
+    """Titles that begin as one types, or hold it.
+
+    Attributes:
+        titles: their metadata.
+        near: true where none does, and these look like it.
+        titles_seen: the share of all titles that was looked at, where shards are lost.
+    """
 
     titles: list[TitleRecord]
     near: bool | UnsetType = UNSET
@@ -54,7 +89,20 @@ class FoundTitles(msgspec.Struct):
 
 
 class IndexFacts(msgspec.Struct):
-    """What the index holds and how it was built."""
+    """What the index holds and how it was built.
+
+    Attributes:
+        index: its name.
+        generation: in use.
+        previous: the generation before.
+        created: when the generation was built.
+        type: of the index.
+        titles: how many it holds.
+        dim: components of a vector.
+        users: how many it holds.
+        bytes: on the disk.
+        fields: of the titles, with their types; null where an earlier version built the index.
+    """
 
     index: str
     generation: str
@@ -69,14 +117,27 @@ class IndexFacts(msgspec.Struct):
 
 
 class Refused(msgspec.Struct):
-    """What was published and not taken."""
+    """What was published and not taken.
+
+    Attributes:
+        generation: its name, as far as it is known.
+        reason: why not.
+    """
 
     generation: str
     reason: str
 
 
 class ShardState(msgspec.Struct):
-    """A shard of an index that a cluster serves: its titles, and how many of its replicas answer."""
+    """A shard of an index that a cluster serves.
+
+    Attributes:
+        shard: its number.
+        first: the first of its titles.
+        titles: how many it holds.
+        replicas: how many hold it.
+        answering: how many of these answer.
+    """
 
     shard: int
     first: int
@@ -86,7 +147,15 @@ class ShardState(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct):
-    """Whether questions are answered, from which generation, and what was published and not taken."""
+    """Whether questions are answered, and from which generation.
+
+    Attributes:
+        ready: whether they are.
+        draining: whether the service is about to end.
+        generation: in use.
+        refused: what was published and not taken.
+        shards: where a cluster serves the index.
+    """
 
     ready: bool
     draining: bool
@@ -96,12 +165,20 @@ class Readiness(msgspec.Struct):
 
 
 class Liveness(msgspec.Struct):
-    """The process runs."""
+    """The process runs.
+
+    Attributes:
+        live: always true.
+    """
 
     live: bool
 
 
 class Taken(msgspec.Struct):
-    """The generation in use."""
+    """The generation in use.
+
+    Attributes:
+        generation: its name.
+    """
 
     generation: str
