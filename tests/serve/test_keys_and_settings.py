@@ -45,6 +45,25 @@ def test_keys_let_in_by_role_and_stand_nowhere(index: Path, new_asker: Any, tmp_
     assert not any(key in log.getvalue() for key in (reader, admin))
 
 
+@pytest.mark.parametrize(
+    ("given", "detail"),
+    [
+        ({}, "a key is needed"),
+        ({"authorization": "Bearer semrec_wrong"}, "the key is none that this service knows"),
+        ({"authorization": "semrec_wrong"}, "the header Authorization is not of the form Bearer KEY"),
+        ({"authorization": "Basic c2VtcmVjOng="}, "the header Authorization is not of the form Bearer KEY"),
+    ],
+)
+def test_who_is_not_let_in_is_told_what_is_wrong_with_the_key(
+    given: dict[str, str], detail: str, index: Path, new_asker: Any, tmp_path: Path
+) -> None:
+    """Once a fault: who showed a key that was deleted, or left out Bearer, was told that a key is needed."""
+    add_key(tmp_path / "keys.txt", "website")
+    reply = new_asker(index, keys=tmp_path / "keys.txt").get("/v1/index", headers=given)
+    assert (reply.status_code, reply.json()["detail"]) == (401, detail)
+    assert "semrec_wrong" not in reply.text
+
+
 def test_without_keys_only_this_machine_asks_and_nobody_reloads(asker: Any) -> None:
     foreign = asker.post("/v1/similar", {"title": "m00001"}, headers={"host": "evil.example"})
     assert foreign.status_code == 403

@@ -155,15 +155,11 @@ class App:
             return None
         if route.role is None:
             return None
-        kind, _, shown = request.header("authorization").partition(" ")
+        given = request.header("authorization")
+        kind, _, shown = given.partition(" ")
         key = keys.holder(shown.strip()) if kind.lower() == "bearer" else None
         if key is None:
-            raise Refused(
-                401,
-                "a key is needed",
-                fix="send the header Authorization: Bearer KEY",
-                headers={"www-authenticate": "Bearer"},
-            )
+            raise _no_key(given)
         if not key.may(route.role):
             raise Refused(403, f"the key of {key.name} does not allow this", fix="take a key of the role admin")
         return key
@@ -246,6 +242,17 @@ def fixed_routes(size: int) -> Iterable[Route]:
         return Reply(body)
 
     return [Route("POST", "/fixed", fixed, "read")] if size else []
+
+
+def _no_key(given: str) -> Refused:
+    """Return what is said to who shows no key, one in another form, or one that nobody holds; never the key itself."""
+    detail, fix = "a key is needed", "send the header Authorization: Bearer KEY"
+    if given[:7].lower() == "bearer ":
+        detail = "the key is none that this service knows"
+        fix = "send one that `semrec serve keys add` made; a new one counts from the next SIGHUP or /v1/reload on"
+    elif given:
+        detail = "the header Authorization is not of the form Bearer KEY"
+    return Refused(401, detail, fix=fix, headers={"www-authenticate": "Bearer"})
 
 
 def _join_accept(headers: dict[bytes, bytes], lines: Iterable[tuple[bytes, bytes]]) -> None:

@@ -79,7 +79,7 @@ def described(limits: Limits, *, has_keys: bool) -> Json:
     describe(schemas, _KINDS)
     _limit(schemas, limits)
     answer = {"oneOf": [_ref("OneAnswer"), _ref("SeveralAnswers")]}
-    vectors = {"schema": {"type": "string", "format": "binary", "description": "a column `vector` of lists of floats"}}
+    vectors = {"schema": {"type": "string", "format": "binary", "description": _VECTORS}}
     paths: dict[str, Json] = {
         "/v1/similar": {"post": _question("similar", "Titles like a title.", "Similar", answer)},
         "/v1/recommend": {"post": _question("recommend", "Titles for users, or for a taste.", "Recommend", answer)},
@@ -151,7 +151,21 @@ def _not_empty(name: str) -> Json:
     return {"required": [name], "properties": {name: {least: 1}}}
 
 
+_DEADLINE: Json = {
+    "name": "Deadline-Ms",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "description": "after how many milliseconds the answer is no longer wanted; at most the service's own limit",
+}
+
+_VECTORS = (
+    "a column `vector` of lists of floats; k, where, genres, any_genres, not_genres, exclude (these four as often as"
+    " there are values), diversity and strategy stand behind the question mark of the path"
+)
+
 _TYPED: list[Json] = [
+    _DEADLINE,
     {"name": "q", "in": "query", "required": False, "schema": {"type": "string"}, "description": "what was typed"},
     {
         "name": "k",
@@ -170,13 +184,19 @@ _TYPED: list[Json] = [
 ]
 
 
+def _header(description: str, kind: str = "string") -> Json:
+    return {"description": description, "schema": {"type": kind}}
+
+
 def _responses(content: Json, *statuses: int) -> Json:
-    named = {"X-Request-Id": {"schema": {"type": "string"}}}
-    found: Json = {"200": {"description": "As asked.", "headers": named, "content": content}}
+    named = {"X-Request-Id": _header("by which the log knows the request; it is that of the request, where it has one")}
+    generation = {"Semrec-Generation": _header("which generation of the index answered")}
+    again = {"Retry-After": _header("in how many seconds to ask again", "integer")}
+    found: Json = {"200": {"description": "As asked.", "headers": named | generation, "content": content}}
     for status in statuses:
         found[str(status)] = {
             "description": _PROBLEMS[status],
-            "headers": named,
+            "headers": named | again if status in (429, 503) else named,
             "content": {PROBLEM: {"schema": _ref("Problem")}},
         }
     return found
@@ -187,6 +207,7 @@ def _question(name: str, summary: str, kind: str, answer: Json) -> Json:
         "operationId": name,
         "summary": summary,
         "security": [{"key": []}],
+        "parameters": [_DEADLINE],
         "requestBody": {"required": True, "content": {JSON: {"schema": _ref(kind)}}},
         "responses": _responses({JSON: {"schema": answer}}, *_PROBLEMS),
     }
