@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,32 @@ def test_who_ends_a_request_while_its_body_is_read_ends_it(asker: Any) -> None:
             await task
 
     asker.loop.run_until_complete(ended())
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_who_is_still_sending_when_the_service_ends_is_told(is_read: bool, index: Path, new_asker: Any) -> None:
+    """Once a fault: a traceback in the log, and a 500 that said nothing; or of who reads no reply, the traceback."""
+    asker, sent = new_asker(index), []
+    asker.load()
+    asker.service.handlers.is_draining = True
+
+    async def never(*_: Any) -> Any:
+        return await asyncio.get_running_loop().create_future()
+
+    async def at_once(*_: Any) -> Any:
+        return {"type": "http.request", "body": b'{"title": "m00001"}'}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def ended() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/v1/similar", "query_string": b"", "headers": []}
+        receives, sends = (never, send) if is_read else (at_once, never)
+        task = asyncio.create_task(asker.service.app(scope, receives, sends))
+        await asyncio.wait([task], timeout=0.1)
+        task.cancel()
+        await task
+
+    asker.loop.run_until_complete(ended())
+    assert [message.get("status") for message in sent] == ([503, None] if is_read else [])
+    assert not is_read or b"the service has ended before this was answered" in sent[1]["body"]

@@ -109,15 +109,24 @@ class App:
             request.due = self._due(request)
             request.body = await read_body(request, receive, self.rules.max_body)
             reply = await route.handler(request)
+        except asyncio.CancelledError:
+            if not self.handlers.is_draining:
+                raise
+            ended = Refused(503, "the service has ended before this was answered", fix="ask again, or ask another")
+            reply = reply_to(ended, request.name, self.handlers.serving.index)
         except Exception as error:
             if not isinstance(error, Refused | SemrecError):
                 log.exception("request %s failed", request.name)
             reply = reply_to(error, request.name, self.handlers.serving.index)
         is_unread = reply.status == 413
-        await _send(reply, request, send, closing=is_unread or self.handlers.is_draining, more=is_unread)
-        if is_unread:
-            await drop_body(receive)
-            await send({"type": "http.response.body", "body": b""})
+        try:
+            await _send(reply, request, send, closing=is_unread or self.handlers.is_draining, more=is_unread)
+            if is_unread:
+                await drop_body(receive)
+                await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:  # the caller does not read what is written, and the service ends
+            if not self.handlers.is_draining:
+                raise
         self._note(request, route, reply, key, time.monotonic() - started)
 
     def reread_keys(self, keys: Keys | None) -> None:
