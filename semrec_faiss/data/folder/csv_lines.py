@@ -36,7 +36,8 @@ def delimiter_of(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise _not_utf8(path, 1) from error
     delimiter = max(_DELIMITERS, key=line.count)
-    _check_names(path, next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter)))
+    with _texts_up_to(_LONGEST_HEAD):
+        _check_names(path, next(csv.reader([line.removeprefix("\ufeff")], delimiter=delimiter)))
     return delimiter
 
 

@@ -183,7 +183,7 @@ class _TextTable:
                         yield batch
                         row += batch.num_rows
                     self._note_rejected(connection, path, mistakes)
-            except (duckdb.Error, UnicodeError) as error:
+            except (duckdb.Error, pa.ArrowException, OSError, UnicodeError) as error:  # as which Arrow tells DuckDB's
                 raise self._refused(error) from error
 
     def _found_types(self, connection: DuckDBPyConnection, texts: Sequence[str]) -> dict[str, str]:
@@ -193,6 +193,7 @@ class _TextTable:
             types = {name: kind for name, kind, *_ in found}
             if list(types) == ["json"]:  # what DuckDB calls lines that are no objects
                 raise DataError(f"{self.name}: its lines are no objects", fix=AS_JSON_LINES)
+            self._check_ids(connection, listed, [name for name in texts if types.get(name, "BIGINT") != "BIGINT"])
             return {name: "VARCHAR" if name in texts else kind for name, kind in types.items()}
         merged: dict[str, str] = {}
         for path in self._files.files:
@@ -205,6 +206,22 @@ class _TextTable:
                 )
             merged = {name: _fitting(merged.get(name, kind), kind) for name, kind in types.items()}
         return merged | {name: "VARCHAR" for name in texts if name in merged}
+
+    def _check_ids(self, connection: DuckDBPyConnection, listed: str, names: Sequence[str]) -> None:
+        """Refuse JSON ids that are neither texts nor whole numbers, as true and 1.0 are; raises DataError."""
+        if not names:
+            return
+        fields = ", ".join(f"{quoted_text(name)}: 'JSON'" for name in names)
+        is_one = "json_type({0}) IN ('VARCHAR', 'NULL') OR regexp_full_match({0}::VARCHAR, '-?[0-9]+')"
+        columns = [quoted_name(name) for name in names]
+        firsts = ", ".join(f"first({column}) FILTER (WHERE NOT ({is_one.format(column)}))" for column in columns)
+        rows = f"read_json([{listed}], {_JSON}, columns = {{{fields}}})"
+        for name, odd in zip(names, connection.execute(f"SELECT {firsts} FROM {rows}").fetchall()[0], strict=True):
+            if odd is not None:
+                raise DataError(
+                    f"{self.name}: column {name} holds {odd}; a text or a whole number is expected",
+                    fix="write the ids as texts or whole numbers",
+                )
 
     def _csv_types(self, connection: DuckDBPyConnection, path: Path) -> dict[str, str]:
         """Return the type that fits all values of each column: the first lines propose it, every line is asked.

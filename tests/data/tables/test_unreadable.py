@@ -152,6 +152,27 @@ def test_damaged_lengths_in_an_arrow_file_are_refused(tmp_path: Path, end: int) 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"media_id": true, "title": "T"}', "FILE: column media_id holds true; a text or a whole number is expected"),
+        ('{"media_id": 1.0, "title": "T"}', "FILE: column media_id holds 1.0; a text or a whole number is expected"),
+        ('{"media_id": [1], "title": "T"}', "FILE: column media_id holds [1]; a text or a whole number is expected"),
+        ('{"media_id": "b", "title": "T", "title": "U"}', "FILE:3: the key 'title' occurs twice"),
+    ],
+)
+def test_json_lines_of_other_ids_or_with_a_key_twice(tmp_path: Path, line: str, says: str) -> None:
+    """Once faults: these ids became texts, and the other ended as if OUT could not be written."""
+    lines = ['{"media_id": "a", "title": "A"}', '{"media_id": 7, "title": "B"}', line]
+    (tmp_path / "films.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError) as caught:
+        import_folder(tmp_path / "films.jsonl", tmp_path / "out", TableWish(without_vectors=True))
+    assert caught.value.message.replace(str(tmp_path / "films.jsonl"), "FILE") == says
+    (tmp_path / "films.jsonl").write_text("\n".join(lines[:2]))
+    import_folder(tmp_path / "films.jsonl", tmp_path / "out", TableWish(without_vectors=True))
+    assert pq.read_table(tmp_path / "out/media/metadata.parquet")["media_id"].to_pylist() == ["a", "7"]
+
+
 @pytest.mark.parametrize("names", ["id,name,Name,vector", '\ufeffid,name,"id",vector', "id;name;vector;name "])
 def test_two_columns_of_one_name(tmp_path: Path, names: str) -> None:
     """Once a fault: the second was a field called name_1."""
