@@ -18,8 +18,9 @@ GPU_PQ_M = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 FUSED_K_LIMIT = 2048
 """The most titles that type fused returns a query on a GPU."""
 
-FUSED_DIMS = range(32, 2049, 8)
-"""The dimensions that type fused takes: rows of float16 must start at multiples of 16 bytes."""
+FUSED_DIM_LIMIT = 4096
+"""The most dimensions that type fused takes on a GPU: its kernels were compiled, and its bounds of errors tested, up to
+here."""
 
 MOST = 2**31 - 1
 """The largest number that FAISS takes for a setting."""

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from semrec_faiss.config.index_types import (
-    FUSED_DIMS,
+    FUSED_DIM_LIMIT,
     GPU_PQ_M,
     FactoryIndex,
     FlatIndex,
@@ -50,11 +50,9 @@ def resolve(index: IndexConfig, count: int, dim: int) -> IndexConfig:
     if isinstance(index, FactoryIndex):
         _check_factory_numbers(index.factory, count)
         return index
-    if isinstance(index, FusedIndex) and dim not in FUSED_DIMS:
+    if isinstance(index, FusedIndex) and dim > FUSED_DIM_LIMIT:
         raise ConfigError(
-            f"index.type fused takes {FUSED_DIMS.start} to {FUSED_DIMS[-1]} dimensions in steps of {FUSED_DIMS.step};"
-            f" the vectors have {dim}",
-            fix="take type flat",
+            f"index.type fused takes up to {FUSED_DIM_LIMIT} dimensions; the vectors have {dim}", fix="take type flat"
         )
     if isinstance(index, FlatIndex | FusedIndex):
         if index.build.directions != "auto" and index.build.directions >= dim:

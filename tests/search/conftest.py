@@ -27,7 +27,7 @@ Entry = dict[str, Any]
 TITLES = 2100  # more than the 2,048 results that a GPU gives at once
 COPIES = 40
 QUERIES = 200
-DIM = 32  # the least that type fused takes
+DIM = 32
 GENRES = ("Drama", "Comedy", "Sci-Fi", "Film-Noir", "Rock 'n' Roll", "日本映画")
 
 

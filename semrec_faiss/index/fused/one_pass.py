@@ -133,6 +133,7 @@ class FusedPass(PassBuffers):
             *(queries, titles.halves, *tables, *into, titles.count, tiles, titles.scale, *errors),
             **options,
             DIM=titles.dim,
+            VECTOR_DIM=titles.vector_dim,
             BN=plan.tile_titles,
             BK=128,
             num_warps=4,
@@ -235,6 +236,7 @@ class FusedPass(PassBuffers):
             self.rows,
             self.needed,
             titles.vector_dim,
+            vectors[0].shape[1],
             self.k,
             scale,
             1.0 / titles.scale,
@@ -275,6 +277,7 @@ class FusedPass(PassBuffers):
         plan, titles = self.plan, self.titles
         vectors, scale, ways = self._ranked_by()
         picked = (self.scaled, *vectors, self.chosen, self.picked)
+        dims = (titles.vector_dim, vectors[0].shape[1])
         at_once = plan.picks <= 32 or (count <= FEW_QUERIES and plan.picks <= MOST_PLACED)
         options: dict[str, Any] = ways | {
             "SPAN": plan.listed // 2,
@@ -285,17 +288,13 @@ class FusedPass(PassBuffers):
         keys, apart = self._keys, plan.picks > SORTED_APART
         if apart:
             blocks = (plan.picks // ROWS_A_PROGRAM, count)
-            ranking.score_rows[blocks](
-                *picked, keys, titles.vector_dim, scale, ROWS=ROWS_A_PROGRAM, num_warps=4, **options
-            )
+            ranking.score_rows[blocks](*picked, keys, *dims, scale, ROWS=ROWS_A_PROGRAM, num_warps=4, **options)
             keys = keys[:count].sort(dim=1, descending=True).values
         dropped = self.dropped.shape[1]
         options |= {"SORTED": apart, "DROPPED": max(LEAST_DROPPED, power_of_two(dropped))}
         options["num_warps"] = 4 if count <= FEW_QUERIES and plan.picks <= MOST_PLACED else _warps(plan.picks)
         tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.needed)
-        ranking.rank_rows[(count,)](
-            *picked, *tables, titles.vector_dim, dropped, self.k, scale, 1.0 / titles.scale, **options
-        )
+        ranking.rank_rows[(count,)](*picked, *tables, *dims, dropped, self.k, scale, 1.0 / titles.scale, **options)
 
 
 def _warps(elements: int) -> int:

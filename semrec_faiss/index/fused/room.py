@@ -31,6 +31,9 @@ WORK_BYTES = 1 << 30
 WORK_SHARE = 0.085
 """So that a block of a thousand queries fits, however many titles there are."""
 
+LEAST_COPY = 32
+"""The narrowest copy: tiles of a product are 64 components deep, however few there are."""
+
 MOST_QUERIES = 16_384
 """The largest block: more would not be faster."""
 
@@ -57,7 +60,7 @@ def repeated_bytes(plan: FusedPlan, titles: int) -> int:
 
 def work_bytes(titles: int, dim: int) -> int:
     """Return the GPU memory that one block of queries may take besides so many titles."""
-    return max(WORK_BYTES, int(WORK_SHARE * 2 * titles * dim))
+    return max(WORK_BYTES, int(WORK_SHARE * 2 * titles * copy_width(dim)))
 
 
 @lru_cache(maxsize=1024)
@@ -106,10 +109,16 @@ def query_bytes(
 
 def title_bytes(titles: int, dim: int, kept: Kept, *, width: int | None = None) -> int:
     """Return the GPU memory of title vectors: float16 copies, or bounds of a ``width``, and what proves answers."""
-    came = 2 * dim + FACTOR_BYTES
+    copied = copy_width(dim)
+    came = 2 * copied + FACTOR_BYTES
     beside = {"gpu": 4 * dim, "host": 0, "halves": FACTOR_BYTES, "bounded": came, "uncoded": came, "none": 0}[kept]
     coded = kept not in ("uncoded", "none") and keeps_codes(titles, "float32")
-    return titles * (2 * (width or dim) + beside) + (code_bytes(titles, width or dim) if coded else 0)
+    return titles * (2 * (width or copied) + beside) + (code_bytes(titles, width or copied) if coded else 0)
+
+
+def copy_width(dim: int) -> int:
+    """Return how wide float16 copies of vectors are: rows have to begin at multiples of 16 bytes."""
+    return max(LEAST_COPY, -(-dim // 8) * 8)
 
 
 def code_width(dim: int) -> int:

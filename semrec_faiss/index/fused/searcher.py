@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Vectors
-from semrec_faiss.config.index_types import FUSED_DIMS, FUSED_K_LIMIT
+from semrec_faiss.config.index_types import FUSED_DIM_LIMIT, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
@@ -62,7 +62,7 @@ class FusedSearcher:
         """Copy the vectors to the GPU.
 
         Args:
-            vectors: float32 (titles, dim); dim from 32 to 2,048 in steps of 8.
+            vectors: float32 (titles, dim); dim up to `FUSED_DIM_LIMIT`.
             device: a torch device; ``cpu`` only in Triton's interpreter.
             rescore: ``float32`` keeps the originals beside the float16 copies, and proves its answers; ``float16``
                 takes a third of the memory and proves nothing. Of titles that came as float16 the copies are the
@@ -73,14 +73,13 @@ class FusedSearcher:
             on_host: page-locks the originals; by itself it does so for itself alone.
 
         Raises:
-            UsageError: a dimension that the kernels do not take.
+            UsageError: more dimensions than that.
             MissingPackageError: torch or Triton is missing.
             DeviceError: the GPU is too old, or its memory does not suffice.
         """
-        if vectors.shape[1] not in FUSED_DIMS:
+        if vectors.shape[1] > FUSED_DIM_LIMIT:
             raise UsageError(
-                f"type fused takes {FUSED_DIMS.start} to {FUSED_DIMS[-1]} dimensions in steps of {FUSED_DIMS.step};"
-                f" the vectors have {vectors.shape[1]}",
+                f"type fused takes up to {FUSED_DIM_LIMIT} dimensions; the vectors have {vectors.shape[1]}",
                 fix="take type flat",
             )
         torch = load_torch()

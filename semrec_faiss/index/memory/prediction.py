@@ -20,14 +20,14 @@ from semrec_faiss.index.factory import resolve
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS
 from semrec_faiss.index.fused.blocks import in_blocks
 from semrec_faiss.index.fused.plan import GRAPH_BYTES, keeps_codes, through_codes
-from semrec_faiss.index.fused.room import Kept, query_bytes
+from semrec_faiss.index.fused.room import Kept, copy_width, query_bytes
 from semrec_faiss.index.hardware.device import BLAS_QUERY_BLOCK, BLAS_TITLE_BLOCK, Device, load_faiss
 from semrec_faiss.index.memory.parts import MemoryParts
 from semrec_faiss.index.memory.stored_bytes import (
     FLOAT_BYTES,
     ROW_BYTES,
     Stored,
-    fused_width,
+    bound_width,
     gpu_flat,
     gpu_fused,
     gpu_lists,
@@ -196,7 +196,7 @@ def _fused_choices(
     if index.search.rescore == "float16":
         kept = ("none",)
     elif float16_titles:
-        kept = ("halves",) if fused_width(index, titles, dim) == dim else ("bounded", "uncoded", "halves")
+        kept = ("halves",) if bound_width(index, titles, dim) is None else ("bounded", "uncoded", "halves")
     shards = [(_shared(titles, device), its) for its in kept]
     if device.layout == "shards":
         return shards
@@ -299,8 +299,8 @@ def _fused_on_gpu(
     index: FusedIndex, kept: Kept, titles: int, dim: int, batch: int, k: int, context_bytes: int
 ) -> MemoryParts:
     """Of type fused, which takes nothing of FAISS's: no scratch space, no norms."""
-    width = dim if kept == "halves" else fused_width(index, titles, dim)
-    screened = width != dim
+    bounds = None if kept == "halves" else bound_width(index, titles, dim)
+    width, screened = bounds or copy_width(dim), bounds is not None
     block, lanes = in_blocks(titles, width, batch, k, "none", screened=screened)
     lanes = min(lanes, -(-batch // block))
     coded = (

@@ -118,11 +118,11 @@ def directions_of(index: FlatIndex | FusedIndex, titles: int, dim: int) -> int:
     return min(choices, key=lambda kept: abs(kept - (dim // 2 - 1)), default=0)
 
 
-def fused_width(index: FusedIndex, titles: int, dim: int) -> int:
-    """Return how wide the float16 copies are that type fused keeps on a GPU: that of bounds where it takes those."""
+def bound_width(index: FusedIndex, titles: int, dim: int) -> int | None:
+    """Return how wide the bounds are that type fused keeps on a GPU; None where it takes copies of the vectors."""
     kept = directions_of(index, titles, dim)
     screened = kept > 0 and index.search.rescore == "float32" and titles >= SCREENED_TITLES
-    return width_of(kept) if screened else dim
+    return width_of(kept) if screened else None
 
 
 def graph_bytes(titles: int, links: int) -> int:
@@ -144,7 +144,7 @@ def gpu_flat(titles: int, dim: int, device: Device) -> tuple[int, int]:
 
 def gpu_fused(index: FusedIndex, titles: int, dim: int, kept: Kept) -> int:
     """Return the bytes of the vectors of type fused: float16 copies, what proves answers, codes of many titles."""
-    width = dim if kept == "halves" else fused_width(index, titles, dim)
+    width = None if kept == "halves" else bound_width(index, titles, dim)
     return _whole_pages(title_bytes(titles, dim, kept, width=width))
 
 

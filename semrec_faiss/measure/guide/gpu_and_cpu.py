@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.config.index_types import FUSED_DIMS, FlatIndex
+from semrec_faiss.config.index_types import FUSED_DIM_LIMIT, FlatIndex
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.fused.plan import LEAST_CAPABILITY
 from semrec_faiss.index.hardware.device import gpu_count
@@ -143,7 +143,7 @@ def as_fused(saved: SavedIndex, settings: Sequence[str]) -> tuple[str, ...]:
     """
     index, device = saved.config.index, saved.config.device
     named = any(setting.partition("=")[0].strip() == "index.type" for setting in settings)
-    if named or not isinstance(index, FlatIndex) or saved.generation.manifest.dim not in FUSED_DIMS:
+    if named or not isinstance(index, FlatIndex) or saved.generation.manifest.dim > FUSED_DIM_LIMIT:
         return ()
     if why_no_gpu(settings) is not None or device.float16 or not _runs_fused(device.gpus):
         return ()

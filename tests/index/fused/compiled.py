@@ -42,7 +42,7 @@ from semrec_faiss.index.fused.plan import (
     through_codes,
 )
 from semrec_faiss.index.fused.repeating import RepeatAtOnce, at_once, plan_repeat
-from semrec_faiss.index.fused.room import code_width
+from semrec_faiss.index.fused.room import code_width, copy_width
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
 
@@ -71,13 +71,19 @@ class Search:
     coded: bool
     kept: Kept
     shelved: bool = False
+    dim: int = DIM
 
     @property
     def plan(self) -> FusedPlan:
         """What it is searched with."""
-        bounds = self.kept == "bounds"
-        sizes = (self.titles, WIDTH if bounds else DIM, self.queries, self.k)
-        return plan_search(*sizes, coded=self.coded, screened=bounds)
+        return plan_search(
+            self.titles, self.width, self.queries, self.k, coded=self.coded, screened=self.kept == "bounds"
+        )
+
+    @property
+    def width(self) -> int:
+        """How wide copies are, or bounds."""
+        return WIDTH if self.kept == "bounds" else copy_width(self.dim)
 
 
 def searches() -> Iterator[Search]:
@@ -240,7 +246,7 @@ def launches_of(search: Search, card: Card) -> list[Launch]:
             for which in (None, made(queries, dtype=torch.int64)):
                 leave_out(titles, allowed, shared, Lists(offsets, rows, which))
         work = FusedPass(titles, plan, queries, search.k)
-        work.run(made(queries, DIM, dtype=torch.float32), allowed, stride)
+        work.run(made(queries, search.dim, dtype=torch.float32), allowed, stride)
         room = at_once(plan, titles.count, queries)
         if room:
             RepeatAtOnce(work, room).launch(allowed, stride)
@@ -253,18 +259,19 @@ def launches_of(search: Search, card: Card) -> list[Launch]:
 def _titles(search: Search, made: Callable[..., Any]) -> GpuTitles:
     import torch
 
-    count, bounds = search.titles, search.kept == "bounds"
-    width = WIDTH if bounds else DIM
-    kept = GpuTitles(made(count, width, dtype=torch.float16), None, 1.0, 1.0, 0.1)
+    count, dim, bounds = search.titles, search.dim, search.kept == "bounds"
+    kept = GpuTitles(made(count, search.width, dtype=torch.float16), None, dim, 1.0, 1.0, 0.1)
     if search.kept in ("rounded", "bounds"):
-        kept = replace(kept, originals=made(count, DIM, dtype=torch.float32))
+        kept = replace(kept, originals=made(count, dim, dtype=torch.float32))
     if search.kept == "halves":
         kept = replace(kept, factors=made(count, dtype=torch.float64))
     if bounds:
-        kept = replace(kept, directions=made(WIDTH - 1, DIM, dtype=torch.float64))
+        kept = replace(kept, directions=made(WIDTH - 1, dim, dtype=torch.float64))
     if search.coded:
         steps = made(count, dtype=torch.float16)
-        kept = replace(kept, codes=TitleCodes(made(count, code_width(width), dtype=torch.int8), steps, steps, 1.0))
+        kept = replace(
+            kept, codes=TitleCodes(made(count, code_width(search.width), dtype=torch.int8), steps, steps, 1.0)
+        )
     return replace(kept, origins=made(count, dtype=torch.int32)) if search.shelved else kept
 
 

@@ -616,15 +616,6 @@ def test_an_export_of_all_users_knows_segments(tmp_path: Path) -> None:
         assert media_ids == [one.media_id for one in recommender.recommend(user_id, 5)]
 
 
-def wider(model: Model, draws: Draws) -> None:
-    """Have vectors of 32 dimensions, the least that type fused takes, in the model and in what is drawn from now on."""
-    wide = np.random.default_rng(2).normal(size=(DIM, 32)).astype(np.float32)
-    draw = draws.vector
-    draws.vector = lambda: draw() @ wide
-    model.titles = {media_id: (record, vector @ wide) for media_id, (record, vector) in model.titles.items()}
-    model.users = {user_id: vector @ wide for user_id, vector in model.users.items()}
-
-
 def changed_much(model: Model, draws: Draws, index: Path, folder: Path) -> None:
     """Update an index twice, so that a tenth is removed, another replaced, and there are new titles in two segments."""
     for first in (0, 1000):
@@ -644,7 +635,6 @@ def changed_much(model: Model, draws: Draws, index: Path, folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["flat", "fused"])
 def test_on_a_gpu_an_updated_index_answers_as_a_rebuild(kind: str, tmp_path: Path) -> None:
     model, draws = begun(14, titles=3000)
-    wider(model, draws)
     index = model.build(tmp_path / "first", {"type": kind})
     changed_much(model, draws, index, tmp_path / "change")
     rebuilt = Recommender.open(model.build(tmp_path / "rebuilt", {"type": kind}), ["device.kind=gpu"])
@@ -653,7 +643,7 @@ def test_on_a_gpu_an_updated_index_answers_as_a_rebuild(kind: str, tmp_path: Pat
     ours, expected = everything(updated, model, draws), everything(rebuilt, model, draws)
     for name in expected:
         assert ours[name] == expected[name], name
-    one, other = (each.search(np.eye(32)[:20], 1500) for each in (updated, rebuilt))
+    one, other = (each.search(np.eye(DIM), 1500) for each in (updated, rebuilt))
     np.testing.assert_array_equal(one.rows, other.rows)
     np.testing.assert_array_equal(one.scores, other.scores)
 

@@ -377,39 +377,31 @@ def seen_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return see
 
 
-@pytest.fixture(scope="module")
-def wide_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of dimensions that type fused takes."""
-    root = tmp_path_factory.mktemp("fused")
-    write_synthetic(root / "data", titles=60, users=9, dim=32, seed=3, seen_per_user=2)
-    build_index(config_from_dict({"dataset": str(root / "data"), "output": str(root / "index"), "device": "cpu"}))
-    return root / "index"
-
-
 def test_an_index_of_type_flat_is_asked_as_type_fused_where_a_gpu_runs_it(
-    wide_index: Path, index: Path, seen_gpu: Callable[..., None]
+    index: Path, seen_gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen_gpu()
-    assert as_fused(SavedIndex(wide_index), ()) == (AS_FUSED,)
-    assert as_fused(SavedIndex(wide_index), CPU) == ()
+    assert as_fused(SavedIndex(index), ()) == (AS_FUSED,)
+    assert as_fused(SavedIndex(index), CPU) == ()
     named = ("index.type=flat",)
-    assert as_fused(SavedIndex(wide_index, named), named) == ()
+    assert as_fused(SavedIndex(index, named), named) == ()
     rounded = ("device.kind=auto", "device.float16=true")
-    assert as_fused(SavedIndex(wide_index, rounded), rounded) == ()
-    assert as_fused(SavedIndex(index), ()) == (), "of 24 dimensions"
+    assert as_fused(SavedIndex(index, rounded), rounded) == ()
     seen_gpu((0, 0))
-    assert as_fused(SavedIndex(wide_index), ()) == (AS_FUSED,), "the driver does not tell"
+    assert as_fused(SavedIndex(index), ()) == (AS_FUSED,), "the driver does not tell"
+    monkeypatch.setattr("semrec_faiss.measure.guide.gpu_and_cpu.FUSED_DIM_LIMIT", 23)
+    assert as_fused(SavedIndex(index), ()) == (), "of 24 dimensions"
 
 
 @pytest.mark.parametrize("lacking", [{"capability": (7, 5)}, {"usable": False}, {"packages": False}])
 def test_what_does_not_run_type_fused_is_asked_as_it_is(
-    wide_index: Path, seen_gpu: Callable[..., None], lacking: dict[str, Any]
+    index: Path, seen_gpu: Callable[..., None], lacking: dict[str, Any]
 ) -> None:
     seen_gpu(**lacking)
-    assert as_fused(SavedIndex(wide_index), ()) == ()
+    assert as_fused(SavedIndex(index), ()) == ()
 
 
-def test_the_whole_comparison_is_of_type_fused_then(wide_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_comparison_is_of_type_fused_then(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guide_module, "as_fused", lambda *_: (AS_FUSED,))
     real, opened = guide_module.open_sides, []
 
@@ -418,7 +410,7 @@ def test_the_whole_comparison_is_of_type_fused_then(wide_index: Path, monkeypatc
         return real(path, settings, progress)
 
     monkeypatch.setattr(guide_module, "open_sides", noting)
-    found = compare(GuideRun(wide_index, CPU, (1,), CompareSettings.model_validate(QUICK)))
+    found = compare(GuideRun(index, CPU, (1,), CompareSettings.model_validate(QUICK)))
     assert opened == [(*CPU, AS_FUSED)]
     assert found["index"]["config"]["type"] == "fused"
     assert GuideResults.model_validate(found).index.type == "fused"

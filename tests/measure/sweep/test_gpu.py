@@ -26,7 +26,7 @@ GRID = [
 def test_sweep_on_a_gpu(
     tmp_path: Path, make_folder: Callable[..., Any], tiny_plan: Callable[..., Any], isolated: bool
 ) -> None:
-    data = make_folder(tmp_path / "data", titles=300, dim=32, users=20)  # type fused takes 32 dimensions and more
+    data = make_folder(tmp_path / "data", titles=300, dim=32, users=20)
     plan = tiny_plan(tmp_path, data.root, grid=GRID)
     assert [one.reason.split(";")[0] for one in plan.invalid] == ["type hnsw runs on CPU only"]
     outcome = run_sweep(plan, isolated=isolated)

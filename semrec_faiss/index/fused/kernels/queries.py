@@ -43,13 +43,13 @@ def _rest_of(given, along, query, vector_dim, kept, D_BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _coordinates(given, along, rest, query, at, dim, kept, SCREENED: tl.constexpr):
-    """Load what titles' copies are multiplied with of a query, float32: itself, or its side of bounds."""
+def _coordinates(given, along, rest, query, at, vector_dim, kept, SCREENED: tl.constexpr):
+    """Load what titles' copies are multiplied with of a query, float32: itself, or its side of bounds; 0 beyond."""
     if SCREENED:
         loaded = tl.load(along + query * kept + at, mask=at < kept, other=0.0)
         part = tl.where(at == kept, rest, loaded).to(tl.float32)
     else:
-        part = tl.load(given + query * dim + at, mask=at < dim, other=0.0)
+        part = tl.load(given + query * vector_dim + at, mask=at < vector_dim, other=0.0)
     return part
 
 
@@ -80,9 +80,10 @@ def prepare_queries(
     """Scale each query by a power of two to a norm of at most 1, round it to float16, and bound its scores' errors.
 
     |q·x - q16·x16| ≤ |q|·|x - x16| + |q - q16|·|x16| (Cauchy-Schwarz), and ``rounding`` × |q|·|x16| for the sums.
-    Writes per query: the bound, and the two factors that undo its scaling.
+    Writes per query: the bound, and the two factors that undo its scaling. What is rounded is ``dim`` wide, as titles'
+    copies are: zeros fill it up.
 
-    With SCREENED what is rounded is its side of bounds, ``dim`` wide: coordinates ``along`` so many directions as are
+    With SCREENED it is the query's side of bounds: coordinates ``along`` so many directions as are
     ``kept``, and the length of the rest; ``scaled`` is the query itself all the same, by the same powers of two.
 
     With PLANES also the query's int8 codes as `kernels.codes` wants them, in one row or as 128 × high + low in two
@@ -97,13 +98,13 @@ def prepare_queries(
         rest = _rest_of(given, along, query, vector_dim, kept, D_BLOCK)
     largest = 0.0
     for start in range(0, dim, D_BLOCK):
-        part = _coordinates(given, along, rest, query, start + column, dim, kept, SCREENED)
+        part = _coordinates(given, along, rest, query, start + column, vector_dim, kept, SCREENED)
         largest = tl.maximum(largest, tl.max(tl.abs(part), axis=0))
     # Two steps of at most 2^126 each: the square of a float32 may be larger than a float32 can hold.
     first = tl.exp2(-tl.minimum(tl.maximum(tl.ceil(tl.log2(largest)), -126.0), 126.0))
     square = tl.zeros((D_BLOCK,), tl.float32)
     for start in range(0, dim, D_BLOCK):
-        part = _coordinates(given, along, rest, query, start + column, dim, kept, SCREENED) * first
+        part = _coordinates(given, along, rest, query, start + column, vector_dim, kept, SCREENED) * first
         square += part * part
     norm = tl.sqrt(tl.sum(square, axis=0))
     second = tl.exp2(-tl.minimum(tl.maximum(tl.ceil(tl.log2(norm)), -126.0), 126.0))
@@ -114,7 +115,7 @@ def prepare_queries(
     if CUT:
         cut = tl.zeros((D_BLOCK,), tl.float32)
         for start in range(0, dim, D_BLOCK):
-            part = _coordinates(given, along, rest, query, start + column, dim, kept, SCREENED) * first * second
+            part = _coordinates(given, along, rest, query, start + column, vector_dim, kept, SCREENED) * first * second
             cut += tl.where(start + column >= coded, part * part, 0.0)
         tail = 1.00001 * tl.sqrt(tl.sum(cut, axis=0))
         of_most = tl.maximum(of_most, tail)
@@ -122,11 +123,12 @@ def prepare_queries(
     code_row = (query // 8) * 16 + query % 8 if PLANES == 2 else query
     for start in range(0, dim, D_BLOCK):
         inside = start + column < dim
-        part = _coordinates(given, along, rest, query, start + column, dim, kept, SCREENED) * first * second
+        part = _coordinates(given, along, rest, query, start + column, vector_dim, kept, SCREENED) * first * second
         half = part.to(tl.float16)
         tl.store(rounded + query * dim + start + column, half, mask=inside)
         if not SCREENED:
-            tl.store(scaled + query * dim + start + column, part, mask=inside)
+            own = start + column < vector_dim
+            tl.store(scaled + query * vector_dim + start + column, part, mask=own)
         difference = part - half.to(tl.float32)
         lost += difference * difference
         if PLANES > 0:

@@ -51,7 +51,7 @@ def rescore_chunks(
 
 @triton.jit
 def _keys_of(
-    queries, titles, factors, origins, chosen, picked, query, slot, dim, title_scale,
+    queries, titles, factors, origins, chosen, picked, query, slot, dim, title_stride, title_scale,
     FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
     PICKS: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -59,7 +59,7 @@ def _keys_of(
 
     With MAPPED the titles are some of a larger catalogue, and ``origins`` says which rows of it. With FACTORED they are
     halves, of which ``factors`` make the originals: rounded to float32, as those were. With SPAN 0 what is picked are
-    titles' rows.
+    titles' rows. Their vectors are ``title_stride`` apart.
     """
     pick = tl.load(picked + query * PICKS + slot)
     valid = pick >= 0
@@ -77,7 +77,7 @@ def _keys_of(
     if FACTORED:
         factor = tl.load(factors + source)
     column = tl.arange(0, BK)
-    at = titles + source.to(tl.int64)[:, None] * dim + column[None, :]
+    at = titles + source.to(tl.int64)[:, None] * title_stride + column[None, :]
     sums = tl.zeros((ROWS, BK), tl.float64)
     for start in range(0, dim, BK):
         inside = start + column < dim
@@ -95,7 +95,7 @@ def _keys_of(
 
 @triton.jit
 def score_rows(
-    queries, titles, factors, origins, chosen, picked, keys, dim, title_scale,
+    queries, titles, factors, origins, chosen, picked, keys, dim, title_stride, title_scale,
     FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
     PICKS: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -112,6 +112,7 @@ def score_rows(
         query,
         slot,
         dim,
+        title_stride,
         title_scale,
         FACTORED,
         MAPPED,
@@ -167,8 +168,8 @@ def _write_ranked(
 @triton.jit(do_not_specialize=["keep", "allowed_stride", "title_count", "k_wanted"])
 def find_rows(
     values, others, stride, count, keep, allowed, allowed_stride, title_count, columns, chosen,
-    queries, titles, factors, origins, bounds, best_scores, best_rows, needed, dim, k_wanted, title_scale,
-    title_unscale,
+    queries, titles, factors, origins, bounds, best_scores, best_rows, needed, dim, title_stride, k_wanted,
+    title_scale, title_unscale,
     MASKED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr,
     WIDTH: tl.constexpr, COLUMNS: tl.constexpr, STEPS: tl.constexpr, AT_ONCE: tl.constexpr, PICKS: tl.constexpr,
     BK: tl.constexpr,
@@ -207,6 +208,7 @@ def find_rows(
         query,
         tl.arange(0, PICKS),
         dim,
+        title_stride,
         title_scale,
         FACTORED,
         MAPPED,
@@ -224,7 +226,7 @@ def find_rows(
 @triton.jit(do_not_specialize=["dropped_count", "k_wanted"])
 def rank_rows(
     queries, titles, factors, origins, chosen, picked, bounds, dropped, keys, best_scores, best_rows, needed,
-    dim, dropped_count, k_wanted, title_scale, title_unscale,
+    dim, title_stride, dropped_count, k_wanted, title_scale, title_unscale,
     SORTED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr,
     CAPACITY: tl.constexpr, PICKS: tl.constexpr, DROPPED: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -248,6 +250,7 @@ def rank_rows(
             query,
             slot,
             dim,
+            title_stride,
             title_scale,
             FACTORED,
             MAPPED,

@@ -216,7 +216,7 @@ def query_maxima(
     given, titles, factors, allowed, rounded, scaled, bounds, maxima, others,
     title_count, tiles, scale, title_norm, title_error, rounding,
     FACTORED: tl.constexpr, MASKED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr, DIM: tl.constexpr,
-    BN: tl.constexpr, BK: tl.constexpr,
+    VECTOR_DIM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Make a single query ready, as `prepare_queries` does, and write its `chunk_maxima`: in one launch, not in two.
 
@@ -226,15 +226,15 @@ def query_maxima(
     """
     LEAST: tl.constexpr = float("-inf") if PIECE == 0 else -3.0e38  # which stays a number with a piece in its last bits
     ahead = _first_columns(titles, tl.program_id(0), title_count, DIM, BN, BK)
-    first, second, norm = scale_of(given, DIM, BK)
+    first, second, norm = scale_of(given, VECTOR_DIM, BK)
     if tl.program_id(0) == 0:
         column = tl.arange(0, BK)
         lost = tl.zeros((BK,), tl.float32)
         for start in range(0, DIM, BK):
-            inside = start + column < DIM
+            inside = start + column < VECTOR_DIM
             part = tl.load(given + start + column, mask=inside, other=0.0) * first * second
             half = part.to(tl.float16)
-            tl.store(rounded + start + column, half, mask=inside)
+            tl.store(rounded + start + column, half, mask=start + column < DIM)
             tl.store(scaled + start + column, part, mask=inside)
             lost += (part - half.to(tl.float32)) * (part - half.to(tl.float32))
         query_norm = norm * second
@@ -252,7 +252,7 @@ def query_maxima(
             if start > 0:
                 at = titles + n.to(tl.int64)[:, None] * DIM + column[None, :]
                 x = tl.load(at, mask=(n < title_count)[:, None] & (column < DIM)[None, :], other=0.0)
-            q = tl.load(given + column, mask=column < DIM, other=0.0) * first * second
+            q = tl.load(given + column, mask=column < VECTOR_DIM, other=0.0) * first * second
             products += x.to(tl.float32) * q[None, :]
         ahead = _first_columns(titles, tile + tl.num_programs(0), title_count, DIM, BN, BK)
         scores = tl.sum(products, axis=1)[None, :]

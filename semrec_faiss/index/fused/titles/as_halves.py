@@ -147,6 +147,8 @@ def _by_ratios(torch: Any, largest: Any) -> Any:
     Mostly the two have no odd factor in common, so that the denominator is the significand up to a power of two. It is
     that of a continued fraction's first convergent that is as near to the ratio as rounding lets it be.
     """
+    if largest.shape[1] == 1:  # any will do
+        return torch.full_like(largest, LEAST_SIGNIFICAND)
     exact = largest.double()
     ratio = 2 * torch.frexp(exact[:, 1:] / exact[:, :1])[0]  # 1 to 2: powers of two do not matter; or 0, or NaN
     rest, (above, below) = ratio, (torch.ones_like(ratio), torch.zeros_like(ratio))

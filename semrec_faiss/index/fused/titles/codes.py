@@ -129,7 +129,7 @@ def encode(
         steps[part] = (most * (_STEP_MARGIN / _LARGEST) + _LEAST_STEP).half()
         step = steps[part].float()[:, None]
         rounded = torch.round(scaled / step)
-        codes[part, :width] = rounded.to(torch.int8)
+        codes[part, : rounded.shape[1]] = rounded.to(torch.int8)
         rounded *= step
         norm = max(norm, float(torch.linalg.vector_norm(rounded, dim=1).max()))
         rest = _largest_of_pieces(torch, torch.linalg.vector_norm(scaled.sub_(rounded), dim=1))

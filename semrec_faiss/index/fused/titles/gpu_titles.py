@@ -35,10 +35,11 @@ class GpuTitles:
     """The title vectors as a fused search keeps them.
 
     Attributes:
-        halves: float16 (titles, dim), the vectors times ``scale``, rounded; or what they came as, see ``factors``; or
-            bounds, see ``directions``.
-        originals: float32 (titles, dim), here or page-locked on the host; beside bounds float16, of titles that came as
-            that. None where rescoring is done with the halves.
+        halves: float16 (titles, `dim`), the vectors times ``scale``, rounded; or what they came as, see ``factors``;
+            or bounds, see ``directions``. Vectors are filled up with zeros, see `copy_width`.
+        originals: float32 (titles, vector_dim), here or page-locked on the host; beside bounds float16, as ``halves``,
+            of titles that came as that. None where rescoring is done with the halves.
+        vector_dim: dimensions of a vector.
         scale: a power of two that brings the longest vector to a length of at most 1, but for rounding.
         norm: the largest length of a rounded vector.
         error: the largest length of a scaled vector's rounding residual; of bounds its part along the directions.
@@ -54,6 +55,7 @@ class GpuTitles:
 
     halves: Any
     originals: Any
+    vector_dim: int
     scale: float
     norm: float
     error: float
@@ -81,13 +83,8 @@ class GpuTitles:
 
     @property
     def dim(self) -> int:
-        """Dimensions of a copy, or the width of a bound."""
+        """How wide a copy is, or a bound."""
         return int(self.halves.shape[1])
-
-    @property
-    def vector_dim(self) -> int:
-        """Dimensions of a vector."""
-        return self.dim if self.directions is None else int(self.directions.shape[1])
 
     @property
     def screened(self) -> bool:
@@ -140,15 +137,16 @@ class GpuTitles:
     def exact_vectors(self, part: slice) -> Any:
         """Return the originals of some of these titles, float32 on the GPU."""
         if self._own_factors is not None:
-            return exactly(self.halves[part], self.factors[part])
+            return exactly(self.halves[part, : self.vector_dim], self.factors[part])
         if self.origins is not None:
             return self.originals_of(self.origins[part])
-        its = self.originals[part].to(self.halves.device)
+        its = self.originals[part, : self.vector_dim].to(self.halves.device)
         return its if self.factors is None else exactly(its, self.factors[part])
 
     def originals_of(self, rows: Any) -> Any:
         """Return originals that lie beside the copies, float32 on the GPU, by their rows in the catalogue."""
-        its = self.originals.index_select(0, rows.to(self.originals.device)).to(self.halves.device)
+        its = self.originals.index_select(0, rows.to(self.originals.device))[:, : self.vector_dim]
+        its = its.to(self.halves.device)
         return its if self.factors is None else exactly(its, self.factors.index_select(0, rows.to(its.device)))
 
 

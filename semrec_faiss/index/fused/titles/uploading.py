@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.plan import keeps_codes
-from semrec_faiss.index.fused.room import Kept, code_bytes, title_bytes, work_bytes
+from semrec_faiss.index.fused.room import Kept, code_bytes, copy_width, title_bytes, work_bytes
 from semrec_faiss.index.fused.titles.as_halves import halves_of
 from semrec_faiss.index.fused.titles.codes import PIECES_ROWS, choose_cut, encode
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
@@ -88,10 +88,10 @@ def with_copies(titles: GpuTitles) -> GpuTitles:
         lengths = _Lengths(torch)
         for part in _parts(titles.originals):
             lengths.add(titles.exact_vectors(part))
-        copies = _of_halves(torch, titles.originals, titles.factors, lengths)
+        copies = _of_halves(torch, titles.originals, titles.vector_dim, titles.factors, lengths)
         coded = keeps_codes(titles.count, "float32") and _has_room(torch, copies, code_bytes(copies.count, copies.dim))
         return _with_codes(torch, copies) if coded else copies
-    halves = torch.empty(titles.originals.shape, dtype=torch.float16, device=device)
+    halves = _copies(torch, titles.originals, device)
     norm, error = _fill(torch, halves, None, titles.exact_vectors, titles.scale)
     made = replace(titles, halves=halves, norm=norm, error=error, codes=None, directions=None)
     return made if titles.codes is None else _with_codes(torch, made)
@@ -166,8 +166,9 @@ def _fill(torch: Any, halves: Any, along: Any, vectors_of: Callable[[slice], Any
 def _round(torch: Any, scaled: Any, into: Any, along: Any) -> Any:
     """Round scaled vectors to float16, or to bounds, see `semrec_faiss.index.screening`; return what that has lost."""
     if along is None:
-        into[:] = scaled.half()
-        return torch.linalg.vector_norm(scaled - into.float(), dim=1)
+        own = into[:, : scaled.shape[1]]
+        own[:] = scaled.half()
+        return torch.linalg.vector_norm(scaled - own.float(), dim=1)
     exact = scaled.double() @ along.T
     into.zero_()
     into[:, : len(along)] = exact.half()
@@ -177,11 +178,19 @@ def _round(torch: Any, scaled: Any, into: Any, along: Any) -> Any:
     return torch.linalg.vector_norm(exact - rounded, dim=1) + 1e-9
 
 
+def _copies(torch: Any, vectors: Any, device: Any) -> Any:
+    """Make room for float16 copies of vectors, with zeros where they are wider."""
+    titles, dim = vectors.shape
+    halves = torch.empty((titles, copy_width(dim)), dtype=torch.float16, device=device)
+    halves[:, dim:] = 0
+    return halves
+
+
 def _as_they_came(torch: Any, vectors: Vectors, device: Any) -> GpuTitles | None:
     """Upload titles as the float16 that they came as; None where they did not, or are none, as a shard's may be."""
     if not len(vectors):
         return None
-    halves = torch.empty(vectors.shape, dtype=torch.float16, device=device)
+    halves, dim = _copies(torch, vectors, device), vectors.shape[1]
     factors = torch.empty(len(vectors), dtype=torch.float64, device=device)
     lengths = _Lengths(torch)
     for part in _parts(vectors):
@@ -189,16 +198,16 @@ def _as_they_came(torch: Any, vectors: Vectors, device: Any) -> GpuTitles | None
         found = halves_of(torch, block, probed=part.start > 0)
         if found is None:
             return None
-        halves[part], factors[part] = found
+        halves[part, :dim], factors[part] = found
         lengths.add(block)
-    return _of_halves(torch, halves, factors, lengths)
+    return _of_halves(torch, halves, dim, factors, lengths)
 
 
-def _of_halves(torch: Any, halves: Any, factors: Any, lengths: _Lengths) -> GpuTitles:
+def _of_halves(torch: Any, halves: Any, dim: int, factors: Any, lengths: _Lengths) -> GpuTitles:
     """Return titles as they came, whose copies are their originals."""
     scale = lengths.scale
     norm = 1.00001 * lengths.longest * scale
-    titles = GpuTitles(halves, None, scale, norm, 2.0**-23 * norm, lengths.wide, factors=factors)
+    titles = GpuTitles(halves, None, dim, scale, norm, 2.0**-23 * norm, lengths.wide, factors=factors)
     apart = norm * max(abs(1.0 / (scale * float(end)) - 1.0) for end in torch.aminmax(factors))
     if apart > MOST_UNEVEN * norm:
         return titles
@@ -215,8 +224,10 @@ def _rounded(
     on_host: Callable[[], Any] | None,
 ) -> GpuTitles:
     along = None if directions is None else torch.from_numpy(np.ascontiguousarray(directions)).to(device)
-    width = vectors.shape[1] if along is None else width_of(len(along))
-    halves = torch.empty((len(vectors), width), dtype=torch.float16, device=device)
+    if along is None:
+        halves = _copies(torch, vectors, device)
+    else:
+        halves = torch.empty((len(vectors), width_of(len(along))), dtype=torch.float16, device=device)
     originals = None
     if keep_originals:
         originals = on_host() if on_host else torch.empty(vectors.shape, dtype=torch.float32, device=device)
@@ -232,7 +243,7 @@ def _rounded(
         return (as_tensor(vectors[part]) if originals is None else originals[part]).to(device)
 
     norm, error = _fill(torch, halves, along, vectors_of, scale)
-    return GpuTitles(halves, originals, scale, norm, error, lengths.wide, directions=along)
+    return GpuTitles(halves, originals, vectors.shape[1], scale, norm, error, lengths.wide, directions=along)
 
 
 class _Lengths:

@@ -173,7 +173,7 @@ class _Catalogue:
             searches["screened"] = screened.search
         for name, float16 in ((f"{ours}_float32", False), (f"{ours}_float16", True)):
             searches[name] = FaissPeer(self._vectors, self._gpu, float16=float16).on(queries, k)
-        searches["torch_float16"] = product_and_topk(self._searcher.titles.halves, queries, k)
+        searches["torch_float16"] = product_and_topk(self._searcher.titles.halves[:, :dim], queries, k)
         theirs = {name: on(queries) for name, on in self._flashlib.items()}
         searches |= theirs
         timings = {name: time_on_gpu(search, self._bench.seconds) for name, search in searches.items()}

@@ -206,7 +206,7 @@ def catalogue(titles: int, dim: int = 384, *, codes: bool = False) -> GpuTitles:
     halves = made(titles, dim, dtype=torch.float16)
     steps = made(titles, dtype=torch.float16)
     kept = TitleCodes(made(titles, dim, dtype=torch.int8), steps, steps, 1.0) if codes else None
-    return GpuTitles(halves, made(titles, dim, dtype=torch.float32), 1.0, 1.0, 0.1, codes=kept)
+    return GpuTitles(halves, made(titles, dim, dtype=torch.float32), dim, 1.0, 1.0, 0.1, codes=kept)
 
 
 @needs_kernels
