@@ -261,7 +261,8 @@ class FusedPass(PassBuffers):
         plan, titles, factored = self.plan, self.titles, self.titles.score_factors is not None
         members = plan.capacity * plan.listed
         given = (titles.score_factors if factored else self.bounds, self.bounds if allowed is None else allowed)
-        tables, sizes = (self.rounded, titles.halves, *given), (titles.count, titles.dim, allowed_stride, titles.scale)
+        tables = (self.rounded, titles.halves, *given)
+        sizes = (titles.count, titles.dim // 8, allowed_stride, titles.scale)
         options: dict[str, Any] = ARITHMETIC | {"FACTORED": factored, "MASKED": allowed is not None}
         options |= {"SPAN": plan.listed // 2, "CAPACITY": plan.capacity}
         ranking.rescore_chunks[(members // plan.rescore_rows, count)](
