@@ -18,6 +18,10 @@ PROJECTED_ROWS = 8
 MOST_PROGRAMS = 1056
 """Programs that read the titles for one query: more take turns."""
 
+MOST_WRITTEN_OUT = 768
+"""Components that one query is multiplied with by a kernel that has all steps written out: of 1,024 it would spill, by
+card and Triton, hundreds or thousands of bytes of registers a thread."""
+
 LEAST_DROPPED = 64
 """Numbers of what was dropped that are looked at together, so that catalogues of most sizes share a kernel."""
 
@@ -77,7 +81,7 @@ class FusedPass(PassBuffers):
         from semrec_faiss.index.fused.kernels import scoring
 
         plan, titles, count = self.plan, self.titles, len(queries)
-        if len(self.rows) == 1 and not plan.planes and not titles.screened:
+        if len(self.rows) == 1 and titles.dim <= MOST_WRITTEN_OUT and not plan.planes and not titles.screened:
             self._score_one(queries, allowed)
             return
         self._prepare(queries)

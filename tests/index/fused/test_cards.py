@@ -19,7 +19,7 @@ from semrec_faiss.index.fused import plan as plans
 from semrec_faiss.index.fused.cards import COPY_ENGINE, Card, fitted, tile_bytes
 from semrec_faiss.index.fused.plan import LARGEST_TILE, plan_search
 from semrec_faiss.index.fused.titles.users import GpuUsers
-from tests.index.fused.compiled import CARDS, SAMPLES, SCORING, Launch, Noting, launches_of
+from tests.index.fused.compiled import CARDS, SAMPLES, SCORING, Launch, Noting, Search, launches_of
 from tests.index.fused.compiled import plans as every_plan
 from tests.index.fused.worlds import PLACE, Truth, clustered, needs_kernels, searcher
 
@@ -125,6 +125,18 @@ def test_every_launch_says_when_products_are_rounded(card: Card) -> None:
     every = [launch for search in SAMPLES for launch in launches_of(search, card)]
     assert len({launch.name for launch in every}) >= 12
     assert [launch.name for launch in every if dict(launch.options).get("enable_fp_fusion") is not True] == []
+
+
+@needs_kernels
+def test_one_query_of_more_dimensions_than_registers_hold_is_multiplied_as_several_are() -> None:
+    """By the kernel that has all steps written out it spilled up to 10 KB a thread."""
+    card, found = CARDS[-1], {}
+    for dim in (384, 768, 776, 4096):
+        search = Search(62_423, 1, 10, "none", coded=False, kept="rounded", dim=dim)
+        names = {launch.name for launch in launches_of(search, card)}
+        found[dim] = sorted(names & {"query_maxima", "chunk_maxima", "prepare_queries"})
+    several = ["chunk_maxima", "prepare_queries"]
+    assert found == {384: ["query_maxima"], 768: ["query_maxima"], 776: several, 4096: several}
 
 
 @needs_kernels
