@@ -31,16 +31,16 @@ async def read_body(request: Request, receive: Receive, most: int) -> bytes:
     task = asyncio.current_task()
     assert task is not None
     slow = _Slow(task)  # asyncio.timeout does the same, at the price of a twentieth of a request
-    timer = asyncio.get_running_loop().call_later(request.due - time.monotonic(), slow.end)
+    left = request.due - time.monotonic()
+    timer = asyncio.get_running_loop().call_later(left, slow.end)
     try:
         return await _read(receive, most)
     except asyncio.CancelledError:
         if not slow.is_over or task.uncancel():  # somebody else ends it as well
             raise
         fix = "send it at once, with a longer deadline-ms if one was given"
-        raise Refused(
-            504, "the body had not come when the request's time was up", fix=fix, headers={"connection": "close"}
-        ) from None
+        detail = f"the body had not come when the request's time was up, after {left:.2g} s"
+        raise Refused(504, detail, fix=fix, headers={"connection": "close"}) from None
     finally:
         timer.cancel()
 
