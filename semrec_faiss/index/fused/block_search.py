@@ -30,7 +30,7 @@ from semrec_faiss.index.fused.plan import (
     through_codes,
 )
 from semrec_faiss.index.fused.repeating import at_once, prepared_bytes
-from semrec_faiss.index.fused.room import query_bytes, recorded_queries
+from semrec_faiss.index.fused.room import query_bytes, recorded_again, recorded_queries
 from semrec_faiss.index.fused.titles.codes import CodesTried
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
@@ -170,7 +170,8 @@ class BlockSearch:
         if coded:
             again = _room_for(unproven, k)
             its = None if kth is None else lambda queries: kth(unproven[queries])
-            options: dict[str, Any] = {"coded": False, "room": 0, "kth": its, "among": among or len(batch)}
+            recorded = recorded_again(len(unproven)) if multiplies_codes(len(batch)) else 0
+            options: dict[str, Any] = {"coded": False, "room": recorded, "kth": its, "among": among or len(batch)}
             _, scanned = yield from self.answer(left, shared, *again, **options)
             rows[unproven], scores[unproven] = again
             return repeated, scanned

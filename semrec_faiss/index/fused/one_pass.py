@@ -190,9 +190,9 @@ class FusedPass(PassBuffers):
         options = ARITHMETIC | {"CAPACITY": chosen.shape[-1]}
         if segments == 1:
             width = min(self.plan.width, power_of_two(length))
-            selecting.select_largest[(count,)](
-                *given, keep, chosen, dropped, stride, **options, WIDTH=width, num_warps=_selecting_warps(width, count)
-            )
+            limit, options["LIMITED"] = self.limit
+            options |= {"WIDTH": width, "num_warps": _selecting_warps(width, count)}
+            selecting.select_largest[(count,)](*given, keep, chosen, dropped, stride, limit, **options)
             return
         block, groups = -(-length // segments), groups_of(keep, segments)
         options |= {"BLOCK": power_of_two(block), "GROUPS": groups, "num_warps": 4}
@@ -206,7 +206,8 @@ class FusedPass(PassBuffers):
         from semrec_faiss.index.fused.kernels import selecting
 
         given, options = self._listing(allowed, allowed_stride)
-        into = (self.chosen, self.dropped, self.dropped.shape[1])
+        limit, options["LIMITED"] = self.limit
+        into = (self.chosen, self.dropped, self.dropped.shape[1], limit)
         options |= {"PIECE": self.plan.piece, "CAPACITY": self.plan.capacity}
         selecting.select_pieces[(count,)](*given, *into, **options)
 
@@ -229,6 +230,7 @@ class FusedPass(PassBuffers):
         titles = self.titles
         given, options = self._listing(allowed, allowed_stride)
         vectors, scale, ways = self._ranked_by()
+        limit, options["LIMITED"] = self.limit
         options |= ways | {"PICKS": self.plan.picks, "BK": 32 if count > MANY_QUERIES else 128}
         ranking.find_rows[(count,)](
             *given,
@@ -239,6 +241,7 @@ class FusedPass(PassBuffers):
             self.scores,
             self.rows,
             self.needed,
+            limit,
             titles.vector_dim,
             vectors[0].shape[1],
             self.k,
@@ -268,9 +271,10 @@ class FusedPass(PassBuffers):
         tables = (self.rounded, titles.halves, *given)
         sizes = (titles.count, titles.dim // 8, allowed_stride, titles.scale)
         options: dict[str, Any] = ARITHMETIC | {"FACTORED": factored, "MASKED": allowed is not None}
-        options |= {"SPAN": plan.listed // 2, "CAPACITY": plan.capacity}
+        limit, options["LIMITED"] = self.limit
+        options |= {"SPAN": plan.listed // 2, "CAPACITY": plan.capacity, "ROWS": plan.rescore_rows, "BK": 128}
         ranking.rescore_chunks[(members // plan.rescore_rows, count)](
-            *tables, self.chosen, self.candidates, *sizes, **options, ROWS=plan.rescore_rows, BK=128, num_warps=4
+            *tables, self.chosen, self.candidates, limit, *sizes, **options, num_warps=4
         )
         dropped = self.dropped[:, plan.segments :]
         self._largest(self.candidates, members, plan.keep_rows, self.picked, plan.row_segments, dropped, count)
@@ -290,15 +294,16 @@ class FusedPass(PassBuffers):
             "PICKS": plan.picks,
             "BK": 64 if at_once else 32,
         }
+        limit, options["LIMITED"] = self.limit
         keys, apart = self._keys, plan.picks > SORTED_APART
         if apart:
             blocks = (plan.picks // ROWS_A_PROGRAM, count)
-            ranking.score_rows[blocks](*picked, keys, *dims, scale, ROWS=ROWS_A_PROGRAM, num_warps=4, **options)
+            ranking.score_rows[blocks](*picked, keys, limit, *dims, scale, ROWS=ROWS_A_PROGRAM, num_warps=4, **options)
             keys = keys[:count].sort(dim=1, descending=True).values
         dropped = self.dropped.shape[1]
         options |= {"SORTED": apart, "DROPPED": max(LEAST_DROPPED, power_of_two(dropped))}
         options["num_warps"] = 4 if count <= FEW_QUERIES and plan.picks <= MOST_PLACED else _warps(plan.picks)
-        tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.needed)
+        tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.needed, limit)
         ranking.rank_rows[(count,)](*picked, *tables, *dims, dropped, self.k, scale, 1.0 / titles.scale, **options)
 
 

@@ -35,7 +35,11 @@ PAGE_LOCKED_BYTES = 32 << 20
 
 
 class PassBuffers:
-    """GPU memory for a block of up to a number of queries over titles: what each kernel leaves to the next."""
+    """GPU memory for a block of up to a number of queries over titles: what each kernel leaves to the next.
+
+    Attributes:
+        number: of how many queries answers are wanted, int32 (1,) on the GPU; None for all.
+    """
 
     def __init__(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> None:
         """Allocate the buffers of a block of ``queries`` for ``k`` titles each."""
@@ -46,6 +50,7 @@ class PassBuffers:
             return torch.empty(shape, dtype=dtype, device=device)
 
         self.titles, self.plan, self.k = titles, plan, k
+        self.number: Any = None
         self._chunks = plan.chunks(titles.count)
         self.rounded = empty(queries, titles.dim, dtype=torch.float16)
         self.scaled = empty(queries, titles.vector_dim, dtype=torch.float32)
@@ -80,6 +85,11 @@ class PassBuffers:
         from triton.tools.tensor_descriptor import TensorDescriptor
 
         return table if self.plan.pointers else TensorDescriptor.from_tensor(table, [rows, self.plan.tile_dim])
+
+    @property
+    def limit(self) -> tuple[Any, bool]:
+        """Where kernels read ``number``, and whether they do."""
+        return (self.bounds, False) if self.number is None else (self.number, True)
 
     def after(self, first: int) -> Self:
         """Return the buffers of the queries from ``first`` on, which begins a tile."""

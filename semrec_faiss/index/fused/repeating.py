@@ -22,15 +22,15 @@ from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
 FEWEST_REPEATED = 16
 """Queries that there is room for at least where some are searched again."""
 
-QUERIES_A_REPEAT, CODED_A_REPEAT = 256, 4
+QUERIES_A_REPEAT, PIECES_A_REPEAT = 256, 4
 """Of batches of more queries than the first, about one in so many has room to be searched again in the same recording;
-where codes are multiplied, one in as few as the second."""
+where it is for more pieces, one in as few as the second."""
 
 REPEATED_BYTES = 32 << 20
 """GPU memory of those, at most."""
 
 WIDER = 3
-"""Times as many pieces are kept of queries whose best ones codes do not tell apart."""
+"""Times as many pieces are kept of queries whose best ones a first pass has not told apart."""
 
 LISTED_AT_ONCE = 4096
 """Queries that the program which lists the unproven ones looks at together."""
@@ -42,9 +42,10 @@ class RepeatAtOnce:
     def __init__(self, earlier: FusedPass, room: int) -> None:
         """Make room for so many queries."""
         torch, device = load_torch(), earlier.rows.device
-        self._earlier, self._work = earlier, repeat_pass(earlier, room)
+        self._earlier = earlier
+        self._work = FusedPass(earlier.titles, plan_at_once(earlier.plan, earlier.titles.count), room, earlier.k)
         self._which = torch.zeros(room, dtype=torch.int64, device=device)
-        self._number = torch.zeros(1, dtype=torch.int32, device=device)
+        self._number = self._work.number = torch.zeros(1, dtype=torch.int32, device=device)
 
     def launch(self, allowed: Any, stride: int) -> None:
         """Launch it, or record it, with what the pass was run with; ``needed`` of those that it proves becomes NaN."""
@@ -66,42 +67,50 @@ def at_once(plan: FusedPlan, titles: int, queries: int) -> int:
     """
     if queries <= QUERIES_A_REPEAT:
         return 0
-    if plan.multiplies:
-        room = REPEATED_BYTES // repeated_bytes(plan_repeat(plan, titles), titles)
-        return power_of_two(min(queries // CODED_A_REPEAT, room) + 1) // 2
+    again = plan_at_once(plan, titles)
+    if again.piece:
+        return power_of_two(min(queries // PIECES_A_REPEAT, REPEATED_BYTES // repeated_bytes(again, titles)) + 1) // 2
     room = FEWEST_REPEATED if queries <= FEWEST_REPEATED * QUERIES_A_REPEAT else 4 * FEWEST_REPEATED
     return min(room, _most_repeated(plan, titles))
 
 
 def plan_repeat(first: FusedPlan, titles: int) -> FusedPlan:
-    """Choose the sizes for keeping up to eight times as many candidates of a few queries whose maxima are known.
-
-    Where codes were multiplied, a good many may be left whose best pieces these do not tell apart: for them three times
-    as many pieces are enough.
-    """
-    times = WIDER if first.multiplies else 8
-    keep, keep_rows = (min(times * count, MOST_KEPT) for count in (first.keep, first.keep_rows))
-    plan = replace(first, keep=keep, keep_rows=keep_rows, picks=picks_of(keep, keep_rows))
-    if first.multiplies:
-        wider = with_pieces(replace(plan, width=width_of(keep, many=True)), first.piece)
-        return replace(wider, capacity=2 * wider.capacity)  # two of so many lie in one chunk now and then
+    """Choose the sizes for keeping up to eight times as many candidates of a few queries whose maxima are known."""
+    keep, keep_rows = (min(8 * count, MOST_KEPT) for count in (first.keep, first.keep_rows))
     return replace(
-        plan,
+        first,
         piece=0,
         rescore_rows=min(RESCORED_AT_ONCE, capacity_of(keep) * 2 * first.span),
         segment=SEGMENT,
         segments=segments_of(first.chunks(titles), keep, SEGMENT),
         many=False,
         width=width_of(keep, many=False),
+        keep=keep,
         capacity=capacity_of(keep),
+        keep_rows=keep_rows,
+        picks=picks_of(keep, keep_rows),
     )
+
+
+def plan_at_once(first: FusedPlan, titles: int) -> FusedPlan:
+    """Choose the sizes for what is searched again right behind a pass: where pieces are rescored, for more of these.
+
+    That is so much less than chunks that a good many queries may be left, as where codes do not tell their best apart.
+    """
+    if first.piece > 1:
+        keep, keep_rows = (min(WIDER * count, MOST_KEPT) for count in (first.keep, first.keep_rows))
+        more = replace(first, keep=keep, keep_rows=keep_rows, picks=picks_of(keep, keep_rows))
+        wider = with_pieces(replace(more, width=width_of(keep, many=True)), first.piece)
+        return replace(wider, capacity=2 * wider.capacity)  # two of so many lie in one chunk now and then
+    return plan_repeat(first, titles)
 
 
 @lru_cache(maxsize=1024)
 def prepared_bytes(plan: FusedPlan, titles: int, again: int) -> int:
     """Return the GPU memory of a repetition that is recorded beforehand: of so many at once, or, for 0, of a few."""
-    queries = again or min(FEWEST_REPEATED, _most_repeated(plan, titles))
-    return queries * repeated_bytes(plan_repeat(plan, titles), titles)
+    if again:
+        return again * repeated_bytes(plan_at_once(plan, titles), titles)
+    return min(FEWEST_REPEATED, _most_repeated(plan, titles)) * repeated_bytes(plan_repeat(plan, titles), titles)
 
 
 def _most_repeated(plan: FusedPlan, titles: int) -> int:

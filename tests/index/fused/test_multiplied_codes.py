@@ -185,7 +185,7 @@ def test_what_codes_leave_is_searched_for_more_pieces_in_the_same_recording(
 ) -> None:
     """Of forty titles within what codes leave out, a float16 tells those apart that are among the best."""
     monkeypatch.setattr("semrec_faiss.index.fused.repeating.QUERIES_A_REPEAT", 4)
-    monkeypatch.setattr("semrec_faiss.index.fused.repeating.CODED_A_REPEAT", 2)
+    monkeypatch.setattr("semrec_faiss.index.fused.repeating.PIECES_A_REPEAT", 2)
     rng, count, k = np.random.default_rng(12), 14_000, 2
     titles = clustered(rng, count, 40)
     near = rng.permutation(count)[:40]

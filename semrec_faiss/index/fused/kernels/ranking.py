@@ -18,15 +18,18 @@ from semrec_faiss.index.fused.kernels.selecting import list_pieces, row_of
 
 @triton.jit(do_not_specialize=["title_count", "allowed_stride"])
 def rescore_chunks(
-    queries, titles, factors, allowed, chosen, scores, title_count, eights, allowed_stride, scale,
-    FACTORED: tl.constexpr, MASKED: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr, ROWS: tl.constexpr,
-    BK: tl.constexpr,
+    queries, titles, factors, allowed, chosen, scores, number, title_count, eights, allowed_stride, scale,
+    LIMITED: tl.constexpr, FACTORED: tl.constexpr, MASKED: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
+    ROWS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Score every title of the chosen chunks from the float16 copies; program (p, q) takes ROWS titles of query q.
 
     Copies have 8 × ``eights`` components: so a thread reads 8 at once also where that is no multiple of 16.
     """
     query = tl.program_id(1).to(tl.int64)
+    if LIMITED:
+        if query >= tl.load(number):
+            return
     dim = 8 * eights
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     out = scores + query * (CAPACITY * 2 * SPAN) + place
@@ -99,12 +102,15 @@ def _keys_of(
 
 @triton.jit
 def score_rows(
-    queries, titles, factors, origins, chosen, picked, keys, dim, title_stride, title_scale,
-    FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
-    PICKS: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
+    queries, titles, factors, origins, chosen, picked, keys, number, dim, title_stride, title_scale,
+    LIMITED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr,
+    CAPACITY: tl.constexpr, PICKS: tl.constexpr, ROWS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Score picked titles that are too many for one program; program (p, q) writes the keys of ROWS of query q."""
     query = tl.program_id(1).to(tl.int64)
+    if LIMITED:
+        if query >= tl.load(number):
+            return
     slot = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     key = _keys_of(
         queries,
@@ -172,14 +178,17 @@ def _write_ranked(
 @triton.jit(do_not_specialize=["keep", "allowed_stride", "title_count", "k_wanted"])
 def find_rows(
     values, others, stride, count, keep, allowed, allowed_stride, title_count, columns, chosen,
-    queries, titles, factors, origins, bounds, best_scores, best_rows, needed, dim, title_stride, k_wanted,
+    queries, titles, factors, origins, bounds, best_scores, best_rows, needed, number, dim, title_stride, k_wanted,
     title_scale, title_unscale,
-    MASKED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr,
-    WIDTH: tl.constexpr, COLUMNS: tl.constexpr, STEPS: tl.constexpr, AT_ONCE: tl.constexpr, PICKS: tl.constexpr,
-    BK: tl.constexpr,
+    LIMITED: tl.constexpr, MASKED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr,
+    SPAN: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, STEPS: tl.constexpr, AT_ONCE: tl.constexpr,
+    PICKS: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Go from a query's chunk maxima to its answers at once: where pieces are titles, those are what to rank."""
     query = tl.program_id(0).to(tl.int64)
+    if LIMITED:
+        if query >= tl.load(number):
+            return
     lost = list_pieces(
         query,
         values,
@@ -229,16 +238,19 @@ def find_rows(
 
 @triton.jit(do_not_specialize=["dropped_count", "k_wanted"])
 def rank_rows(
-    queries, titles, factors, origins, chosen, picked, bounds, dropped, keys, best_scores, best_rows, needed,
+    queries, titles, factors, origins, chosen, picked, bounds, dropped, keys, best_scores, best_rows, needed, number,
     dim, title_stride, dropped_count, k_wanted, title_scale, title_unscale,
-    SORTED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr, SPAN: tl.constexpr,
-    CAPACITY: tl.constexpr, PICKS: tl.constexpr, DROPPED: tl.constexpr, BK: tl.constexpr,
+    LIMITED: tl.constexpr, SORTED: tl.constexpr, FACTORED: tl.constexpr, MAPPED: tl.constexpr, ORIGINALS: tl.constexpr,
+    SPAN: tl.constexpr, CAPACITY: tl.constexpr, PICKS: tl.constexpr, DROPPED: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Score the picked titles from the original vectors, rank them, and tell what would prove the answer.
 
     ``keys`` has room for PICKS int64 a query; with SORTED it holds them, scored and sorted already.
     """
     query = tl.program_id(0).to(tl.int64)
+    if LIMITED:
+        if query >= tl.load(number):
+            return
     slot = tl.arange(0, PICKS)
     place = slot
     if SORTED:

@@ -59,16 +59,21 @@ def _reached_by(keys, keep, AT_ONCE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["keep", "dropped_stride"])
 def select_largest(
-    values, stride, count, keep, chosen, dropped, dropped_stride,
-    WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
+    values, stride, count, keep, chosen, dropped, dropped_stride, number,
+    LIMITED: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
     """List, for each row of ``count`` values, at least the ``keep`` largest, and the largest that is not listed.
 
     The ``keep``-th largest of WIDTH group maxima is a bound that at least ``keep`` values reach; where there are no
     more values than WIDTH it is the ``keep``-th largest itself. It is found bit by bit, whatever ``keep`` is. What
     finds no place among CAPACITY counts as not listed. What is listed are positions within the row, program q's.
+
+    With LIMITED only so many rows as ``number`` says, on the GPU, are looked at, here and in the other kernels.
     """
     query = tl.program_id(0).to(tl.int64)
+    if LIMITED:
+        if query >= tl.load(number):
+            return
     base = values + query * stride
     column = tl.arange(0, WIDTH)
     group = tl.full((WIDTH,), float("-inf"), tl.float16)
@@ -211,11 +216,15 @@ def list_pieces(
 @triton.jit(do_not_specialize=["keep", "allowed_stride", "title_count", "dropped_stride"])
 def select_pieces(
     values, others, stride, count, keep, allowed, allowed_stride, title_count, columns, chosen, dropped, dropped_stride,
-    MASKED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr,
-    STEPS: tl.constexpr, AT_ONCE: tl.constexpr, CAPACITY: tl.constexpr,
+    number,
+    LIMITED: tl.constexpr, MASKED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr, WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr, STEPS: tl.constexpr, AT_ONCE: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
     """List the best pieces of each query's best chunks, and the most that a title can score that is not listed."""
     query = tl.program_id(0).to(tl.int64)
+    if LIMITED:
+        if query >= tl.load(number):
+            return
     lost = list_pieces(
         query,
         values,
