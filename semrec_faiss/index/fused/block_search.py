@@ -37,10 +37,8 @@ from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 KthScores = Callable[[Rows], Scores]
 """The k-th best score that is known of each of some queries, positions in a block: of all shards' titles."""
 
-GRAPHS_BYTES = 384 << 20
-"""GPU memory of all batches that are kept as CUDA graphs."""
-
-GRAPHS_KNOWN = 256
+GRAPHS_BYTES, GRAPHS_KNOWN = 384 << 20, 256
+"""GPU memory of all batches that are kept as CUDA graphs; and of how many kinds it is known that they came."""
 
 FEW_LEFT, BOUNDS_LEFT = 16, 1 / 16
 """More queries, and more of a batch, than bounds may leave to be compared with all titles: copies are better then."""
