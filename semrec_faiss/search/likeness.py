@@ -99,13 +99,13 @@ class Likeness:
         if self._transformation is None:
             raise UsageError(
                 f"the index's vectors have no part {quoted(by)}: they were not made by `semrec dataset learn`",
-                fix="leave --by out",
+                fix="leave `by` out",
             )
         rank = self._transformation.rank
         if by == "text" and self._searcher.index.dim == rank:
             raise UsageError(
                 "the index's vectors have no part 'text': they were learned of what people did alone",
-                fix="leave --by out, or learn beside text vectors, which `semrec dataset embed` makes",
+                fix="leave `by` out, or learn beside text vectors, which `semrec dataset embed` makes",
             )
         return slice(0, rank) if by == "people" else slice(rank, None)
 

@@ -435,6 +435,7 @@ HALF = "is half of a surrogate pair, and no character"
             b'{"title": "\\ud83d\\ude00 \\udc00"}',
             r"the body is not JSON: \udc00 is half of a surrogate pair, and no character",
         ),
+        (b"", "the body is not JSON: it is empty"),
         (b'{"title": "\\\\ud800", ', "the body is not JSON: Input data was truncated"),
     ],
 )

@@ -233,7 +233,9 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _why(body: bytes, error: Exception) -> str:
-    """Say what is wrong with a body; of half a surrogate pair msgspec says that the body was truncated."""
+    """Say what is wrong with a body; of none and of half a surrogate pair msgspec says that it was truncated."""
+    if not body:
+        return "it is empty"
     halves = (found[1] for found in _SURROGATES.finditer(body.replace(rb"\\", b"")) if found[1])
     half = next(halves, None)
     return str(error) if half is None else f"{half.decode()} is half of a surrogate pair, and no character"
