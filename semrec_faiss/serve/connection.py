@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from semrec_faiss.serve.api.bodies import LINGER_SECONDS
 from semrec_faiss.serve.wire.problems import Refused, reply_to
+
+log = logging.getLogger("semrec.serve")
 
 IDLE_SECONDS = 75
 """So long a connection may ask nothing, a request's head may take to come, and a reply may lie there unread."""
@@ -159,6 +162,7 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _write(self, refused: Refused) -> None:
+        log.info("refused what %s sent: %s", self.client[0] if self.client else "somebody", refused.detail)
         reply = reply_to(refused, None, Path())
         headers = [
             *self.server_state.default_headers,

@@ -76,7 +76,7 @@ def server(request: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.M
     with calling(made) as call:
         assert call(post("/last")) == ["/last "], "it goes on"
     made.end()
-    assert [record.getMessage() for record in caplog.records] == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def post(path: str, body: str = "", *headers: str, version: str = "1.1") -> bytes:
@@ -176,11 +176,13 @@ GARBAGE = [b"\x16\x03\x01\x02\x00", b"NOTHING LIKE IT\r\n\r\n", b"POST / HTTP/1.
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
-def test_what_is_no_http_is_told_as_a_problem(server: Server, garbage: bytes) -> None:
+def test_what_is_no_http_is_told_as_a_problem(server: Server, garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "semrec.serve")
     with calling(server) as call:
         problem = json.loads(call(garbage)[0])
         assert (problem["status"], problem["detail"][:20]) == (400, "this is no HTTP/1.1:")
         assert call(replies=1) == [""], "closed"
+    assert f"refused what 127.0.0.1 sent: {problem['detail']}" in caplog.messages
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
