@@ -19,7 +19,7 @@ from semrec_faiss.data.titles.filters import matching
 from semrec_faiss.data.titles.filters.limits import FILTER_THREAD
 from semrec_faiss.data.titles.finder import TitleFinder
 from semrec_faiss.deadline import TooLateError
-from semrec_faiss.errors import DamagedIndexError, DeviceError, SemrecError
+from semrec_faiss.errors import DamagedIndexError, DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index.memory.room import LackingRoom
 from semrec_faiss.index.saved.facts import facts_of
 from semrec_faiss.search.recommender import Recommender
@@ -130,6 +130,40 @@ def test_a_generation_that_fails_as_nobody_foresaw_is_refused_once(
     monkeypatch.undo()
     asker.load()  # by hand it is tried again
     assert asker.get("/readyz").json()["refused"] is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file or directory", "gen-000002/index.faiss"),
+        NotFoundError("the index has no generation gen-000002"),
+        DamagedIndexError("index.faiss cannot be read: Input/output error"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_generation_whose_files_could_not_be_read_is_tried_again(
+    error: Exception, data: Path, tmp_path: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: moved away while it was opened, it was refused for good, as a mistake of ours, with a traceback."""
+    build(data, tmp_path / "index")
+    asker = new_asker(tmp_path / "index")
+    asker.load()
+    build(data, tmp_path / "index")
+
+    def is_away(_: Serving) -> Any:
+        raise error from (OSError(5, "Input/output error") if isinstance(error, DamagedIndexError) else None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Serving, "_opened", is_away)
+        with pytest.raises(SemrecError):
+            asker.load()
+    assert asker.get("/readyz").json()["refused"]["generation"] == "gen-000002"
+    assert not asker.service.serving.has_news(), "it is not tried every second"
+    monkeypatch.setattr("semrec_faiss.serve.asking.serving.AGAIN_SECONDS", 0.0)
+    assert asker.service.serving.has_news()
+    asker.load()
+    ready = asker.get("/readyz").json()
+    assert (ready["generation"], ready["refused"]) == ("gen-000002", None)
 
 
 def test_what_was_away_and_is_back_is_refused_no_more(data: Path, tmp_path: Path, new_asker: Any) -> None:

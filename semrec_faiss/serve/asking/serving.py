@@ -15,8 +15,9 @@ from typing import Any
 
 from semrec_faiss.arrays import Rows
 from semrec_faiss.data.titles.titles import Titles
-from semrec_faiss.errors import DeviceError, SemrecError
+from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.manifest import unreadable
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify_opened
@@ -36,6 +37,10 @@ NAMES_REMEMBERED = 65_536
 
 OBJECTS_A_COLLECTION = 50_000
 """How many objects may be made before cycles are looked for: a batch of requests alone makes more than Python's 700."""
+
+
+AGAIN_SECONDS = 30.0
+"""After which a generation whose files could not be read is tried again."""
 
 
 class RememberedTitles:
@@ -109,11 +114,24 @@ def _known(titles: Titles, name: str) -> tuple[int, bytes] | None:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A published generation that was not taken: what CURRENT says, why, and since when (seconds since 1970)."""
+    """A published generation that was not taken.
+
+    Attributes:
+        current: what CURRENT says.
+        reason: why.
+        at: when, in seconds since 1970.
+        may_pass: whether it is because of files that could not be read: they may be back.
+    """
 
     current: str
     reason: str
     at: float
+    may_pass: bool = False
+
+    @property
+    def stands(self) -> bool:
+        """Whether the same need not be tried again yet."""
+        return not self.may_pass or time.time() < self.at + AGAIN_SECONDS
 
     @property
     def generation(self) -> str:
@@ -161,7 +179,7 @@ class Serving:
         told = self._told()
         if told is not None and told == self._taken:
             self.refused = None  # it was away, or was taken back
-        known = {self._taken} | ({self.refused.current} if self.refused else set())
+        known = {self._taken} | ({self.refused.current} if self.refused and self.refused.stands else set())
         return told is not None and told not in known
 
     def _told(self) -> str | None:
@@ -187,9 +205,12 @@ class Serving:
             self.let_go()
             try:
                 served = self._opened()
+            except OSError as error:
+                refusal = unreadable(self.index, error)
+                self._refuse(told, refusal, error)
+                raise refusal from error
             except Exception as error:  # a mistake of ours is no reason to try the same again every second
-                reason = error.message if isinstance(error, SemrecError) else f"{type(error).__name__}: {error}"
-                self.refused = Refusal(told, reason, time.time())
+                self._refuse(told, error, error)
                 raise
             settle()
             self._before = None if self.current is None else weakref.ref(self.current.recommender.index)
@@ -208,6 +229,12 @@ class Serving:
             served = self._open(SavedIndex.of(IndexDirectory(self.index).named(name), self._settings))
             settle()
             self._take(served, None, started)
+
+    def _refuse(self, told: str, error: Exception, cause: BaseException | None) -> None:
+        reason = error.message if isinstance(error, SemrecError) else f"{type(error).__name__}: {error}"
+        while cause is not None and not isinstance(cause, OSError | NotFoundError):
+            cause = cause.__cause__
+        self.refused = Refusal(told, reason, time.time(), may_pass=cause is not None)
 
     def _take(self, served: Served, told: str | None, started: float) -> None:
         self.current, self._taken = served, told
