@@ -15,7 +15,7 @@ from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.serve.asking.afar import Afar
 from semrec_faiss.serve.asking.plain import Plain
-from semrec_faiss.serve.asking.serving import Served
+from semrec_faiss.serve.asking.served import Served
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.serve.asking.afar import Afar, NotPlainError
 from semrec_faiss.serve.asking.answering import ask, rendered, seconds_of
 from semrec_faiss.serve.asking.plain import LookedUp, plain
-from semrec_faiss.serve.asking.serving import Served, Serving
+from semrec_faiss.serve.asking.served import Served
+from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.asking.together import Together
 from semrec_faiss.serve.metrics import CONTENT_TYPE, Metrics
 from semrec_faiss.serve.settings import Limits

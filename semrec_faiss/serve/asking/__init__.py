@@ -1,6 +1,6 @@
 """The index behind the routes.
 
-`serving.py` owns the generation in use and puts a new one in its place, and `measuring.py` tells how quick it is.
-`answering.py` asks it, `plain.py` what is one plain search, `together.py` searches at once what several callers wait
-for, and `afar.py` asks shards for it.
+`serving.py` owns the generation in use and puts a new one in its place; `served.py` is one, `measuring.py` tells how
+quick it is. `answering.py` asks it, `plain.py` what is one plain search, `together.py` searches at once what several
+callers wait for, and `afar.py` asks shards for it.
 """

@@ -22,7 +22,7 @@ from semrec_faiss.search.profile.taste import Taste
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish
-from semrec_faiss.serve.asking.serving import Served
+from semrec_faiss.serve.asking.served import Served
 from semrec_faiss.serve.wire.arrow import arrow_stream
 from semrec_faiss.serve.wire.messages import ARROW, Reply
 from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Similar

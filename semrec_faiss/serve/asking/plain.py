@@ -16,7 +16,7 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.user_rows import UserRows
-from semrec_faiss.serve.asking.serving import Served
+from semrec_faiss.serve.asking.served import Served
 from semrec_faiss.serve.wire.questions import Recommend, Search, Similar
 
 MOST_QUERIES = 8

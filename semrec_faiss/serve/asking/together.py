@@ -32,7 +32,7 @@ from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import plain as plain_wish
 from semrec_faiss.serve.asking.answering import titles_asked
 from semrec_faiss.serve.asking.plain import LookedUp, Plain, joined
-from semrec_faiss.serve.asking.serving import Served
+from semrec_faiss.serve.asking.served import Served
 from semrec_faiss.serve.wire.arrow import arrow_stream
 from semrec_faiss.serve.wire.messages import ARROW, Reply, Request, scores_json
 

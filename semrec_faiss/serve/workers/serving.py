@@ -8,7 +8,8 @@ from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify_opened
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.recommender import Recommender
-from semrec_faiss.serve.asking.serving import Served, Serving, warm_and_log
+from semrec_faiss.serve.asking.served import Served
+from semrec_faiss.serve.asking.serving import Serving, warm_and_log
 from semrec_faiss.serve.workers.remote import RemoteDevice
 
 ON_CPU = "device.kind=cpu"
