@@ -192,7 +192,7 @@ class VectorIndex(FaissIndex):
             DataError: a NaN, an infinite value, or an all-zero query where the index normalises.
         """
         batch = as_batch(queries, self.dim, or_one=True)
-        return prepared_block(batch, 0, normalize=self._normalizes)
+        return self._prepared_block(batch, 0)
 
     def search(self, queries: NDArray[Any], k: int, *, prepared: bool = False) -> SearchResult:
         """Find the ``k`` best titles of each query, all of them when the index has fewer.
@@ -240,7 +240,11 @@ class VectorIndex(FaissIndex):
     def _prepared(self, batch: NDArray[Any], start: int, *, prepared: bool) -> NDArray[Any]:
         """Return the block of queries that begins at ``start``, which messages count from."""
         block = batch[start : start + QUERY_BLOCK_ROWS]
-        return block if prepared else prepared_block(block, start, normalize=self._normalizes)
+        return block if prepared else self._prepared_block(block, start)
+
+    def _prepared_block(self, block: NDArray[Any], first: int) -> Vectors:
+        room = np.empty if self.fused is None else self.fused.room_for
+        return prepared_block(block, first, normalize=self._normalizes, room=room)
 
     def settled(self, search: Search, queries: Vectors, k: int, limit: int) -> tuple[Scores, Rows]:
         """Search exactly by ``search``, and order what is nearly tied; see `semrec_faiss.index.cpu.exact.settled`."""

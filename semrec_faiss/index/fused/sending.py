@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,9 @@ COPIED_AT_ONCE = 2 << 20
 
 SENT_APART = 256 << 10
 """From so many bytes on queries are page-locked once for all GPUs, and sent from there rather than by a recording."""
+
+LOCKED_BYTES = 64 << 20
+"""Bytes of queries for which page-locked memory is asked, and kept by torch, at most."""
 
 SENT_IN_PART = 4 << 20
 """Bytes of queries that are copied to page-locked memory while those before them are on their way, and are scored."""
@@ -44,6 +48,15 @@ class Sending:
         with self._cuda.stream(self._apart):
             self._there[part].copy_(locked, non_blocking=True)
         self._cuda.current_stream(self._there.device).wait_stream(self._apart)
+
+
+def room_on_host(shape: tuple[int, ...], kind: np.dtype[np.float32], device: Any) -> Vectors:
+    """Make room for float32 queries: page-locked where they are many, so that they need not be copied there."""
+    size = math.prod(shape) * kind.itemsize
+    if device.type != "cuda" or not SENT_APART < size <= LOCKED_BYTES:
+        return np.empty(shape, kind)
+    room: Vectors = load_torch().empty(shape, pin_memory=True).numpy()
+    return room
 
 
 def staged(queries: Vectors, device: Any, least: int) -> Vectors:

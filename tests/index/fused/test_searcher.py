@@ -86,6 +86,17 @@ def test_queries_that_are_sent_in_parts_are_answered_as_those_sent_together(
 
 
 @needs_kernels
+def test_many_queries_have_room_from_where_a_gpu_fetches_them() -> None:
+    import torch
+
+    index = searcher(np.eye(200, 40, dtype=np.float32))
+    for queries, locked in ((100, False), (10_000, True), (500_000, False)):
+        room = index.room_for((queries, 40), np.dtype(np.float32))
+        assert (room.shape, room.dtype) == ((queries, 40), np.float32)
+        assert torch.from_numpy(room).is_pinned() == (locked and PLACE != "cpu")
+
+
+@needs_kernels
 @pytest.mark.parametrize(
     ("read", "room", "masking"),
     [

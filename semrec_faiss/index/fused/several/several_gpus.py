@@ -114,6 +114,10 @@ class SeveralGpus:
         which = np.ascontiguousarray(rows)
         return self._search([UserBatch(held, which, without_seen) for held in users], k, mask)
 
+    def room_for(self, shape: tuple[int, ...], kind: np.dtype[np.float32]) -> Vectors:
+        """Make room for queries; see `FusedSearcher.room_for`."""
+        return self.searchers[0].room_for(shape, kind)
+
     def hold_users(self, host: HostUsers) -> list[GpuUsers] | None:
         """Copy users to every GPU, or page-lock them on the host for all; see `FusedSearcher.hold_users`.
 
