@@ -26,8 +26,11 @@ from conftest import HANG_SECONDS, until
 
 import semrec_faiss
 from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.errors import UsageError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.serve.settings import ServeConfig
+from semrec_faiss.serve.workers.supervising import run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -534,6 +537,13 @@ def test_sighup_takes_what_is_published_and_tls_is_spoken(tmp_path: Path, data: 
     index, key, certificate = tmp_path / "index", tmp_path / "key.pem", tmp_path / "cert.pem"
     made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    for pair, says in (
+        ((certificate, tmp_path / "none.pem"), "none.pem cannot be read: No such file or directory"),
+        ((tmp_path, key), "cannot be read: Is a directory"),
+        ((key, certificate), "key.pem and .*cert.pem are no certificate and its key: PEM_LIB"),
+    ):
+        with pytest.raises(UsageError, match=says):  # once "a mistake in semrec"
+            run(ServeConfig(index=index, tls_certificate=pair[0], tls_key=pair[1]), print)
     build(data, index)
     flags = ("--watch-seconds", "0", "--tls-certificate", str(certificate), "--tls-key", str(key))
     process = Process(index, *flags, context=ssl.create_default_context(cafile=str(certificate)))

@@ -27,6 +27,7 @@ from semrec_faiss.serve import server
 from semrec_faiss.serve.keys import Keys
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.tls import check_tls
 from semrec_faiss.serve.workers.child import Part
 from semrec_faiss.serve.workers.doors import door_in, make_door_folder
 
@@ -41,6 +42,7 @@ MARGIN_SECONDS = 5.0
 
 def run(config: ServeConfig, listening: Callable[[str], None]) -> None:
     """Serve with as many processes as the config says until a signal ends it; see `server.run` for one."""
+    check_tls(config)
     if config.workers == 1:
         server.run(config, listening)
     else:
