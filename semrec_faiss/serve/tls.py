@@ -37,7 +37,7 @@ def check_tls(config: ServeConfig) -> None:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(config.tls_certificate, config.tls_key, _encrypted)
     except ssl.SSLError as error:
+        why = f": {error.reason}" if error.reason else ""
         raise UsageError(
-            f"{config.tls_certificate} and {config.tls_key} are no certificate and its key: {error.reason or error}",
-            fix=fix,
+            f"{config.tls_certificate} and {config.tls_key} are no certificate and its key{why}", fix=fix
         ) from error

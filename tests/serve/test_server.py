@@ -540,7 +540,7 @@ def test_sighup_takes_what_is_published_and_tls_is_spoken(tmp_path: Path, data: 
     for pair, says in (
         ((certificate, tmp_path / "none.pem"), "none.pem cannot be read: No such file or directory"),
         ((tmp_path, key), "cannot be read: Is a directory"),
-        ((key, certificate), "key.pem and .*cert.pem are no certificate and its key: PEM_LIB"),
+        ((key, certificate), "key.pem and .*cert.pem are no certificate and its key"),
     ):
         with pytest.raises(UsageError, match=says):  # once "a mistake in semrec"
             run(ServeConfig(index=index, tls_certificate=pair[0], tls_key=pair[1]), print)
