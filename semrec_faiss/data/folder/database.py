@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semrec_faiss.errors import DataError
 from semrec_faiss.forking import keep_for_ever, renewed_after_fork
 
 if TYPE_CHECKING:
@@ -77,6 +78,17 @@ def session() -> Iterator[DuckDBPyConnection]:
         raise
     finally:
         cursor.close()
+
+
+@contextlib.contextmanager
+def reading(name: Path | str) -> Iterator[None]:
+    """Tell what DuckDB cannot read of a table in the block as bad data; raises DataError."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, UnicodeError) as error:
+        raise DataError(f"{name} cannot be read: {first_line(error)}", fix="write or copy it again") from error
 
 
 def quoted_name(name: str) -> str:

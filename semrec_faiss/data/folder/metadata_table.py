@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.data.folder.database import first_line, quoted_name, quoted_text, session
+from semrec_faiss.data.folder.database import quoted_name, quoted_text, reading, session
 from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW, refuse_bytes
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
@@ -55,7 +55,7 @@ class MetadataTable:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each title's fields as JSON has them, in row order."""
-        with session() as connection:
+        with reading(self.source.name), session() as connection:
             found = connection.execute(f"SELECT {json_text(self.fields)} FROM {self.rows(connection)}")
             while batch := found.fetchmany(BATCH):
                 yield from (read_record(text) for (text,) in batch)
@@ -103,36 +103,31 @@ def checked_table(source: Relation, recipe: Recipe, names: list[str], note: Note
     Raises:
         DataError: it cannot be read, lacks a column, or one holds bytes.
     """
-    import duckdb
-
     path = source.name
     _check_names(path, names, recipe)
-    try:
-        with session() as connection:
-            file = source.sql(connection, numbered=True)
-            described = connection.execute(f"DESCRIBE FROM {file}").fetchall()
-            held = connection.sql(f"FROM {file}")
-            nested = dict(zip(held.columns, held.types, strict=True))
-            types = {name: kind for name, kind, *_ in described if name in names}
-            count = 0
-            if [name for name, *_ in described][: len(types)] != list(names):
-                raise DataError(f"{path} has columns that its Parquet reader names otherwise", fix="rename them")
-            ours = _named(names, recipe)
-            wanted = {name: _expression(name, column, types[column], recipe, path) for name, column in ours.items()}
-            for name, (column, _, wrong) in wanted.items():
-                refuse_bytes(path, column, nested[column])
-                mistake = wrong or _too_large(column, nested[column])
-                if note is None:
-                    continue
-                count += _note_wrong(connection, file, column, mistake, note) if mistake else 0
-                if name == "media_id":
-                    count += _note_repeats(connection, file, column, note)
-            selected = ", ".join(f"{sql} AS {quoted_name(name)}" for name, (_, sql, _) in wanted.items())
-            kinds = connection.execute(f"DESCRIBE {_rows(file, selected)}").fetchall()
-            fields = {name: kind for name, kind, *_ in kinds if name != ROW}
-            total = connection.execute(f"SELECT count(*) FROM {file}").fetchall()[0][0]
-    except (duckdb.Error, UnicodeError) as error:
-        raise DataError(f"{path} cannot be read: {first_line(error)}", fix="write or copy it again") from error
+    with reading(path), session() as connection:
+        file = source.sql(connection, numbered=True)
+        described = connection.execute(f"DESCRIBE FROM {file}").fetchall()
+        held = connection.sql(f"FROM {file}")
+        nested = dict(zip(held.columns, held.types, strict=True))
+        types = {name: kind for name, kind, *_ in described if name in names}
+        count = 0
+        if [name for name, *_ in described][: len(types)] != list(names):
+            raise DataError(f"{path} has columns that its Parquet reader names otherwise", fix="rename them")
+        ours = _named(names, recipe)
+        wanted = {name: _expression(name, column, types[column], recipe, path) for name, column in ours.items()}
+        for name, (column, _, wrong) in wanted.items():
+            refuse_bytes(path, column, nested[column])
+            mistake = wrong or _too_large(column, nested[column])
+            if note is None:
+                continue
+            count += _note_wrong(connection, file, column, mistake, note) if mistake else 0
+            if name == "media_id":
+                count += _note_repeats(connection, file, column, note)
+        selected = ", ".join(f"{sql} AS {quoted_name(name)}" for name, (_, sql, _) in wanted.items())
+        kinds = connection.execute(f"DESCRIBE {_rows(file, selected)}").fetchall()
+        fields = {name: kind for name, kind, *_ in kinds if name != ROW}
+        total = connection.execute(f"SELECT count(*) FROM {file}").fetchall()[0][0]
     if not total:
         raise DataError(f"{path} has no rows", fix="give a table that has some")
     return MetadataTable(source, selected, fields, int(total)), count

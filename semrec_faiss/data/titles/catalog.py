@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arguments import is_whole
-from semrec_faiss.data.folder.database import connect, quoted_name, session
+from semrec_faiss.data.folder.database import connect, quoted_name, reading, session
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.folder.metadata_lines import inspect_metadata, title_lines
 from semrec_faiss.data.folder.metadata_table import MetadataTable, inspect_table
@@ -137,7 +137,8 @@ class Catalog(HoldsHandles):
         create_table(connection, _IDS if ids_alone else fields)
         replaced = ", ".join(f"{sql} AS {quoted_name(name)}" for name, sql in instead.items())
         columns = f"{ROW}, media_id" if ids_alone else f"* REPLACE ({replaced})" if replaced else "*"
-        connection.execute(f"INSERT INTO {TABLE} BY NAME SELECT {columns} FROM {table.rows(connection)}")
+        with reading(table.source.name):
+            connection.execute(f"INSERT INTO {TABLE} BY NAME SELECT {columns} FROM {table.rows(connection)}")
         progress("loading titles", table.count, table.count)
         return cls(connection, table.count, fields, parts=parts)
 
@@ -155,7 +156,9 @@ class Catalog(HoldsHandles):
         if path.suffix == ".parquet":
             rows = inspect_table(path, parts=parts, is_checked=True).rows(connection)
             source = f"FROM {rows} WHERE {ROW} >= {int(first)} AND {ROW} < {int(last)}"
-            connection.execute(f"INSERT INTO {TABLE} BY NAME SELECT * REPLACE ({ROW} - {int(first)} AS {ROW}) {source}")
+            sql = f"INSERT INTO {TABLE} BY NAME SELECT * REPLACE ({ROW} - {int(first)} AS {ROW}) {source}"
+            with reading(path):
+                connection.execute(sql)
         else:
             for _ in insert_titles(connection, known, title_lines(path, parts, first, last)):
                 pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from semrec_faiss.data.folder.database import quoted_name, session
+from semrec_faiss.data.folder.database import quoted_name, reading, session
 from semrec_faiss.data.folder.metadata_table import INTEGERS, MetadataTable
 from semrec_faiss.errors import DataError
 
@@ -50,6 +50,6 @@ def _without_values(table: MetadataTable, wanted: Mapping[str, str]) -> dict[str
         of_nulls = f"list_transform({column}, lambda x: NULL::{kind[:-2]})"
         instead[name] = of_nulls if are_lists else f"NULL::{kind}"
         tests.append(f"coalesce(max(list_count({column})), 0) = 0" if are_lists else f"count({column}) = 0")
-    with session() as connection:
+    with reading(table.source.name), session() as connection:
         found = connection.execute(f"SELECT {', '.join(tests)} FROM {table.rows(connection)}").fetchall()[0]
     return {name: sql for (name, sql), is_empty in zip(instead.items(), found, strict=True) if is_empty}

@@ -50,3 +50,21 @@ def test_append_seen_and_a_data_folder_say_what_they_take(tmp_path: Path, semrec
     (tmp_path / "data/users/seen.parquet").write_bytes(CSV)
     told = semrec("dataset", "check", tmp_path / "data")
     assert (told.code, "seen.parquet is not a Parquet file: it begins" in told.err) == (3, True)
+
+
+def test_damage_in_a_column_that_no_check_reads_is_told_as_bad_data(tmp_path: Path, semrec: Semrec) -> None:
+    """Once "a mistake in semrec": the table was found right, and then loaded."""
+    made = make_data_folder(tmp_path / "data", titles=300)
+    (made.root / "media/metadata.jsonl").unlink()
+    table = pa.table({"media_id": made.media_ids, "title": made.titles, "note": [f"note {n * n}" for n in range(300)]})
+    path = made.root / "media/metadata.parquet"
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    note = pq.read_metadata(path).row_group(0).column(2)
+    content = bytearray(path.read_bytes())
+    end = note.data_page_offset + note.total_compressed_size
+    content[end - 400 : end] = bytes(400)
+    path.write_bytes(content)
+    for command in (("dataset", "check", made.root), ("build", "--dataset", made.root, "--output", tmp_path / "index")):
+        told = semrec(*command)
+        assert (told.code, "metadata.parquet cannot be read: " in told.err) == (3, True), told.err
+    assert not (tmp_path / "index").exists()
