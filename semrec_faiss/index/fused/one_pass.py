@@ -110,6 +110,7 @@ class FusedPass(PassBuffers):
             some = titles.origins is not None
             skipping = some and allowed is not None and allowed_stride == 0
             options |= {"FACTORED": factored, "PIECE": plan.piece, "PARTS": plan.parts, "SKIPPING": skipping}
+            options["EIGHTS"] = plan.pointers and titles.dim % 16 > 0
             kernel = scoring.chunk_maxima_of_some if some else scoring.chunk_maxima
             kernel[grid](self._query_tiles, self._title_tiles, *tables, *sizes, titles.scale, **options)
             return
@@ -269,10 +270,11 @@ class FusedPass(PassBuffers):
         members = plan.capacity * plan.listed
         given = (titles.score_factors if factored else self.bounds, self.bounds if allowed is None else allowed)
         tables = (self.rounded, titles.halves, *given)
-        sizes = (titles.count, titles.dim // 8, allowed_stride, titles.scale)
+        sizes = (titles.count, titles.dim, allowed_stride, titles.scale)
         options: dict[str, Any] = ARITHMETIC | {"FACTORED": factored, "MASKED": allowed is not None}
         limit, options["LIMITED"] = self.limit
         options |= {"SPAN": plan.listed // 2, "CAPACITY": plan.capacity, "ROWS": plan.rescore_rows, "BK": 128}
+        options["EIGHTS"] = titles.dim % 16 > 0
         ranking.rescore_chunks[(members // plan.rescore_rows, count)](
             *tables, self.chosen, self.candidates, limit, *sizes, **options, num_warps=4
         )

@@ -18,19 +18,20 @@ from semrec_faiss.index.fused.kernels.selecting import list_pieces, row_of
 
 @triton.jit(do_not_specialize=["title_count", "allowed_stride"])
 def rescore_chunks(
-    queries, titles, factors, allowed, chosen, scores, number, title_count, eights, allowed_stride, scale,
+    queries, titles, factors, allowed, chosen, scores, number, title_count, dim, allowed_stride, scale,
     LIMITED: tl.constexpr, FACTORED: tl.constexpr, MASKED: tl.constexpr, SPAN: tl.constexpr, CAPACITY: tl.constexpr,
-    ROWS: tl.constexpr, BK: tl.constexpr,
+    ROWS: tl.constexpr, BK: tl.constexpr, EIGHTS: tl.constexpr,
 ):  # fmt: skip
     """Score every title of the chosen chunks from the float16 copies; program (p, q) takes ROWS titles of query q.
 
-    Copies have 8 × ``eights`` components: so a thread reads 8 at once also where that is no multiple of 16.
+    EIGHTS as for `scoring.load_tile`.
     """
     query = tl.program_id(1).to(tl.int64)
     if LIMITED:
         if query >= tl.load(number):
             return
-    dim = 8 * eights
+    if EIGHTS:
+        dim = dim // 8 * 8
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     out = scores + query * (CAPACITY * 2 * SPAN) + place
     if tl.load(chosen + query * CAPACITY + tl.program_id(0) * ROWS // (2 * SPAN)) < 0:

@@ -128,12 +128,18 @@ def load_factors(factors, row, count, scale):
 
 
 @triton.jit
-def load_tile(vectors, first, column, count, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr, POINTERS: tl.constexpr):
+def load_tile(
+    vectors, first, column, count, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr, POINTERS: tl.constexpr,
+    EIGHTS: tl.constexpr = False,
+):  # fmt: skip
     """Load a tile (ROWS, COLUMNS) of ``vectors`` (count, width), zero outside, from a tensor descriptor.
 
-    With POINTERS from plain memory: descriptors are the copy engine's, which cards have from Hopper on.
+    With POINTERS from plain memory: descriptors are the copy engine's, which cards have from Hopper on. EIGHTS tells
+    the compiler of a ``width`` that is no multiple of 16 that it is one of 8: threads load as much at once then.
     """
     if POINTERS:
+        if EIGHTS:
+            width = width // 8 * 8
         row = first + tl.arange(0, ROWS)
         at = column + tl.arange(0, COLUMNS)
         inside = (row < count)[:, None] & (at < width)[None, :]
@@ -149,7 +155,7 @@ def chunk_maxima(
     query_count, title_count, dim, maxima_stride, allowed_stride, scale,
     FACTORED: tl.constexpr, MASKED: tl.constexpr, SHARED: tl.constexpr, SPAN: tl.constexpr, PIECE: tl.constexpr,
     PARTS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
-    POINTERS: tl.constexpr, SKIPPING: tl.constexpr,
+    POINTERS: tl.constexpr, EIGHTS: tl.constexpr, SKIPPING: tl.constexpr,
 ):  # fmt: skip
     """Multiply a tile of queries with PARTS tiles of titles, one after the other, and keep each chunk's largest score.
 
@@ -177,8 +183,8 @@ def chunk_maxima(
         if any_allowed:
             scores = tl.zeros((BM, BN), tl.float32)
             for k in range(0, dim, BK):
-                query_tile = load_tile(queries, tile_m * BM, k, query_count, dim, BM, BK, POINTERS)
-                title_tile = load_tile(titles, tile_n * BN, k, title_count, dim, BN, BK, POINTERS)
+                query_tile = load_tile(queries, tile_m * BM, k, query_count, dim, BM, BK, POINTERS, EIGHTS)
+                title_tile = load_tile(titles, tile_n * BN, k, title_count, dim, BN, BK, POINTERS, EIGHTS)
                 scores = tl.dot(query_tile, title_tile.T, scores)
             if FACTORED:
                 scores = scores * load_factors(factors, tile_n * BN + tl.arange(0, BN), title_count, scale)[None, :]
