@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,28 +76,23 @@ def read_seen_rows(
     Raises:
         DataError: as `read_history`.
     """
-    import duckdb
-
     source = ParquetRelation(source) if isinstance(source, Path) else source
     path = source.name
-    with session() as connection:
-        try:
-            file = source.sql(connection)
-            columns = _check_columns(connection, path, file)
-            more = {name: sql for name, sql in _more_columns(path, columns).items() if with_ratings}
-            connection.register("user_rows", users)
-            connection.register("title_rows", titles)
-            found = connection.execute(
-                "SELECT u.number AS user_row, t.number AS title_row"
-                f"{_named(more)} FROM {file} AS s"
-                " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
-                " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
-            ).fetchnumpy()
-            known = ~(np.ma.getmaskarray(found["user_row"]) | np.ma.getmaskarray(found["title_row"]))
-            if not known.all() and (strict or not (allow_none or known.any()) or _lacks_ids(connection, file)):
-                raise _unknown(connection, path, file)
-        except (duckdb.Error, UnicodeError) as error:
-            raise _unreadable(path, error) from error
+    with _explained(path), session() as connection:
+        file = source.sql(connection)
+        columns = _check_columns(connection, path, file)
+        more = {name: sql for name, sql in _more_columns(path, columns).items() if with_ratings}
+        connection.register("user_rows", users)
+        connection.register("title_rows", titles)
+        found = connection.execute(
+            "SELECT u.number AS user_row, t.number AS title_row"
+            f"{_named(more)} FROM {file} AS s"
+            " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
+            " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
+        ).fetchnumpy()
+        known = ~(np.ma.getmaskarray(found["user_row"]) | np.ma.getmaskarray(found["title_row"]))
+        if not known.all() and (strict or not (allow_none or known.any()) or _lacks_ids(connection, file)):
+            raise _unknown(connection, path, file)
     ratings = np.ma.filled(found["rating"].astype(np.float32), np.nan)[known] if "rating" in more else None
     timestamps = _whole_column(path, found["timestamp"][known]) if "timestamp" in more else None
     rows = [np.ma.getdata(found[name])[known] for name in ("user_row", "title_row")]
@@ -152,23 +148,18 @@ def read_delisted_rows(source: Path | ParquetRelation, users: IdTable, titles: I
     Raises:
         DataError: as `read_history`.
     """
-    import duckdb
-
     source = ParquetRelation(source) if isinstance(source, Path) else source
     path = source.name
-    with session() as connection:
-        try:
-            file = source.sql(connection)
-            more = _more_columns(path, _check_columns(connection, path, file))
-            connection.register("user_rows", users)
-            connection.register("title_rows", titles)
-            found = connection.execute(
-                f"SELECT u.number AS user_row, s.media_id::VARCHAR AS media_id{_named(more)}"
-                f" FROM {file} AS s JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
-                " ANTI JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
-            ).fetchnumpy()
-        except (duckdb.Error, UnicodeError) as error:
-            raise _unreadable(path, error) from error
+    with _explained(path), session() as connection:
+        file = source.sql(connection)
+        more = _more_columns(path, _check_columns(connection, path, file))
+        connection.register("user_rows", users)
+        connection.register("title_rows", titles)
+        found = connection.execute(
+            f"SELECT u.number AS user_row, s.media_id::VARCHAR AS media_id{_named(more)}"
+            f" FROM {file} AS s JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
+            " ANTI JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
+        ).fetchnumpy()
     return DelistedRows(
         np.ma.getdata(found["user_row"]),
         np.ma.getdata(found["media_id"]),
@@ -183,23 +174,25 @@ def _named(columns: dict[str, str]) -> str:
 
 def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str]:
     """Return the different ids of a column of a table of what users have seen, sorted; raises as `read_history`."""
+    with _explained(path), session() as connection:
+        file = ParquetRelation(path).sql(connection)
+        _check_columns(connection, path, file)
+        sql = f"SELECT DISTINCT {column}::VARCHAR FROM {file} WHERE {column} IS NOT NULL ORDER BY 1"
+        return [found for (found,) in connection.execute(sql).fetchall()]
+
+
+@contextmanager
+def _explained(path: Path | str) -> Iterator[None]:
+    """Tell what DuckDB cannot read in the block as bad data."""
     import duckdb
 
-    with session() as connection:
-        try:
-            file = ParquetRelation(path).sql(connection)
-            _check_columns(connection, path, file)
-            sql = f"SELECT DISTINCT {column}::VARCHAR FROM {file} WHERE {column} IS NOT NULL ORDER BY 1"
-            return [found for (found,) in connection.execute(sql).fetchall()]
-        except (duckdb.Error, UnicodeError) as error:
-            raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path | str, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: cannot read what users have seen: {first_line(error)}",
-        fix="write or copy it again, as Parquet with the columns user_id and media_id",
-    )
+    try:
+        yield
+    except (duckdb.Error, UnicodeError) as error:
+        raise DataError(
+            f"{path}: cannot read what users have seen: {first_line(error)}",
+            fix="write or copy it again, as Parquet with the columns user_id and media_id",
+        ) from error
 
 
 def _lacks_ids(connection: DuckDBPyConnection, file: str) -> bool:

@@ -64,6 +64,9 @@ def session() -> Iterator[DuckDBPyConnection]:
     """Give a connection for questions of files, of what is registered with it and of temporary tables.
 
     All sessions share a database that stays open; what one registers, and its temporary tables, no other sees.
+
+    Raises:
+        UnicodeError: a column's name in a file is no UTF-8, which DuckDB's Python tells as an error of no kind.
     """
     import duckdb
 
@@ -75,6 +78,10 @@ def session() -> Iterator[DuckDBPyConnection]:
         yield cursor
     except (duckdb.FatalException, duckdb.InternalException):  # after which a database answers nothing more
         _kept.database = None
+        raise
+    except RuntimeError as error:
+        if "conversion error" in str(error):
+            raise UnicodeError("the name of a column is not UTF-8") from error
         raise
     finally:
         cursor.close()

@@ -73,7 +73,9 @@ def read_recipe(path: Path) -> tuple[Recipe, Any]:
     try:
         schema = pq.read_schema(path)
         text = (schema.metadata or {}).get(_KEY)
-        return (Recipe() if text is None else Recipe(**json.loads(text))), schema
+        recipe = Recipe() if text is None else Recipe(**json.loads(text))
+        recipe.arrow_schema()  # which can be damaged alone
+        return recipe, schema
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}", fix="write or copy it again") from error
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.recipe import Recipe, read_recipe
@@ -22,7 +23,7 @@ from semrec_faiss.data.tables.columns import is_vector
 from semrec_faiss.data.tables.files import BATCH_ROWS
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.table import TABLE
-from semrec_faiss.errors import StorageError
+from semrec_faiss.errors import DataError, StorageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import check_new_file, new_file, one_run_into
 
@@ -110,8 +111,11 @@ def _rows_of(data: DataFolder, vectors: NDArray[Any] | None) -> tuple[Any, str |
 
 
 def _parquet_batches(path: Path, names: list[str] | None = None) -> Iterator[Any]:
-    with closing(pq.ParquetFile(path, pre_buffer=False)) as file:
-        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=names)
+    try:
+        with closing(pq.ParquetFile(path, pre_buffer=False)) as file:
+            yield from file.iter_batches(batch_size=BATCH_ROWS, columns=names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}", fix="write or copy it again") from error
 
 
 def _original(recipe: Recipe, stored: Any, vectors: NDArray[Any] | None) -> tuple[Any, str | None]:

@@ -10,6 +10,7 @@ import pytest
 from conftest import Semrec, make_data_folder
 
 from semrec_faiss.data.folder.parquet import parquet_parts
+from semrec_faiss.data.seen_table import distinct_ids
 from semrec_faiss.errors import DataError
 
 CSV = b"user_id,media_id\nuser_001,m00001\n"
@@ -50,6 +51,26 @@ def test_append_seen_and_a_data_folder_say_what_they_take(tmp_path: Path, semrec
     (tmp_path / "data/users/seen.parquet").write_bytes(CSV)
     told = semrec("dataset", "check", tmp_path / "data")
     assert (told.code, "seen.parquet is not a Parquet file: it begins" in told.err) == (3, True)
+
+
+def test_damage_that_only_an_export_meets_and_names_that_are_no_text(tmp_path: Path, semrec: Semrec) -> None:
+    """Once "a mistake in semrec", or as if OUT could not be written."""
+    pq.write_table(pa.table({"media_id": ["a", "b"], "title": ["A", "B"]}), tmp_path / "t.parquet")
+    semrec("dataset", "import", tmp_path / "t.parquet", tmp_path / "data", "--without-vectors")
+    path = tmp_path / "data/media/metadata.parquet"
+    whole = path.read_bytes()
+    start = pq.read_metadata(path).row_group(0).column(1).data_page_offset
+    for damaged in (whole[:start] + bytes(20) + whole[start + 20 :], whole.replace(b"/////", b"/!!!/")):
+        assert damaged != whole
+        path.write_bytes(damaged)
+        told = semrec("dataset", "export", tmp_path / "data", tmp_path / "out.parquet")
+        assert (told.code, "metadata.parquet cannot be read" in told.err) == (3, True), told.err
+        assert not (tmp_path / "out.parquet").exists()
+    pq.write_table(pa.table({"user_id": ["u"], "media_id": ["a"], "ratings": [1.0]}), tmp_path / "seen.parquet")
+    made = (tmp_path / "seen.parquet").read_bytes()
+    (tmp_path / "seen.parquet").write_bytes(made.replace(b"ratings", b"rating\xff"))
+    with pytest.raises(DataError, match="the name of a column is not UTF-8"):
+        distinct_ids(tmp_path / "seen.parquet", "user_id")
 
 
 def test_damage_in_a_column_that_no_check_reads_is_told_as_bad_data(tmp_path: Path, semrec: Semrec) -> None:
