@@ -9,9 +9,10 @@ import click
 import numpy as np
 import pytest
 
-from semrec_faiss import Recommender, UsageError, build
+from semrec_faiss import NotFoundError, Recommender, UsageError, Wanted, build, pick
 from semrec_faiss.cli.options import FilePath
 from semrec_faiss.config.reading import config_from_dict, load_config
+from semrec_faiss.data.text.encoder import find_model
 from semrec_faiss.errors import ConfigError
 from semrec_faiss.measure.sweep.config import Sweep
 from semrec_faiss.paths import path_from
@@ -41,6 +42,13 @@ def test_the_home_folder_is_meant_wherever_a_path_comes_in(home: Path, tmp_path:
     assert (served.index, served.keys) == (home / "index", home / "keys")
     sweep = Sweep.model_validate({"name": "s", "dataset": "~/data", "grid": {"type": "flat"}, "results": "~/results"})
     assert (sweep.dataset, sweep.results) == ((home / "data",), home / "results")
+    (home / "model").mkdir(parents=True)
+    (home / "model" / "config.json").write_text("{}")
+    assert find_model("~/model").location == str(home / "model")
+    with pytest.raises(UsageError, match="the path is empty"):  # once the present folder
+        find_model("")
+    with pytest.raises(NotFoundError, match=f"{home}/results/s"):
+        pick("~/results/s", Wanted())
     build(np.eye(3, dtype="float32"), output="~/index")
     assert Recommender.open("~/index").index.count == 3
     assert not list(Path().iterdir())

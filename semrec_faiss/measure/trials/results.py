@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter
 
+from semrec_faiss.arguments import path_of
 from semrec_faiss.errors import DataError, NotFoundError, StorageError, UsageError
 from semrec_faiss.measure.documents.fields import Checked, Part, Unsound, checked
 from semrec_faiss.measure.documents.results import MOST_BYTES
@@ -61,7 +62,7 @@ class SweepResults(Results[SweepPlan, Measured | Failed]):
             UsageError: it evaluates recommendations.
             DataError: its plan or its ledger is damaged; the message names file and field.
         """
-        place = Path(folder)
+        place = path_of(folder, "the results")
         refuse_evaluation(place)
         plan = read_plan(place, SWEEP_PLAN)
         known = read_ledger(place / LEDGER, TRIAL_RECORD)
