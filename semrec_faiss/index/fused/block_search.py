@@ -47,7 +47,7 @@ RECORDED_AT = 2
 """How many times a batch of a kind comes before it is recorded."""
 
 ALONE, LEFT = 0, -1
-"""The lanes of a block beside which none is under way, and of one that is launched kernel by kernel: what is left."""
+"""The lanes of a block beside which none is under way, and of what is left or comes in any size."""
 
 
 class LooseBoundsError(Exception):
@@ -125,9 +125,7 @@ class BlockSearch:
         kth: KthScores | None = None,
         among: int = 0,
     ) -> Generator[None, None, tuple[int, int]]:
-        """Fill in the answers of one block, through codes where they pay, unless told otherwise.
-
-        Yields whenever kernels are launched that it is going to wait for.
+        """Fill in the answers of one block, through codes where they pay; yield wherever kernels are waited for.
 
         Args:
             batch: the queries, and rows that single ones must not return.
@@ -144,7 +142,8 @@ class BlockSearch:
         """
         k = rows.shape[1]
         coded = coded and self.reads_codes(len(batch), k)
-        search = self._search_for(batch, k, masking_of(batch, shared), ALONE if room else LEFT, room, coded=coded)
+        lane = ALONE if room and not among else LEFT
+        search = self._search_for(batch, k, masking_of(batch, shared), lane, room, coded=coded)
         needed = yield from search.search(batch, shared, self._everything, (rows, scores))
         if not self.proves:
             return 0, 0

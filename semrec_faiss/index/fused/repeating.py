@@ -53,8 +53,8 @@ class RepeatAtOnce:
 
         earlier, work, which = self._earlier, self._work, (self._which, self._number)
         count, room = len(earlier.rows), len(self._which)
-        sizes = {"ROOM": room, "BLOCK": LISTED_AT_ONCE, "num_warps": 8}
-        selecting.list_unproven[(1,)](earlier.needed, *which, count, **sizes, **ARITHMETIC)
+        sizes = {"BLOCK": LISTED_AT_ONCE, "num_warps": 8}
+        selecting.list_unproven[(1,)](earlier.needed, *which, count, room, **sizes, **ARITHMETIC)
         work.resume(earlier, self._which, allowed, stride)
         answers = (work.rows, work.scores, work.needed, earlier.rows, earlier.scores, earlier.needed)
         selecting.put_again[(room,)](*which, *answers, work.k, K=power_of_two(work.k), num_warps=1, **ARITHMETIC)

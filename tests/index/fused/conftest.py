@@ -32,7 +32,8 @@ def _quick_in_the_interpreter() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("semrec_faiss.index.fused.repeating.FEWEST_REPEATED", 2)
-        patch.setattr("semrec_faiss.index.fused.plan.RESCORED_AT_ONCE", 1024)
+        for module in ("plan", "repeating"):
+            patch.setattr(f"semrec_faiss.index.fused.{module}.RESCORED_AT_ONCE", 1024)
         patch.setattr(interpreter.InterpretedFunction, "__call__", called)
         plan_search.cache_clear()
         yield

@@ -303,7 +303,7 @@ def test_the_maxima_of_codes_bound_every_score_of_their_chunk(monkeypatch: pytes
 def too_near(monkeypatch: pytest.MonkeyPatch) -> NDArray[np.float32]:
     """Titles read through codes that do not tell them apart, in more chunks than even a second pass keeps."""
     monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
-    monkeypatch.setattr("semrec_faiss.index.fused.plan.MOST_KEPT", 96)
+    monkeypatch.setattr("semrec_faiss.index.fused.repeating.MOST_KEPT", 96)
     rng = np.random.default_rng(12)
     titles = clustered(rng, 2700, 32)
     near = rng.permutation(2700)[:2400]

@@ -249,9 +249,9 @@ def select_pieces(
     tl.store(dropped + query * dropped_stride, lost)
 
 
-@triton.jit(do_not_specialize=["count"])
-def list_unproven(needed, which, number, count, ROOM: tl.constexpr, BLOCK: tl.constexpr):
-    """List which of ``count`` queries are not proven, int64, the first ROOM of them, and how many those are.
+@triton.jit(do_not_specialize=["count", "room"])
+def list_unproven(needed, which, number, count, room, BLOCK: tl.constexpr):
+    """List which of ``count`` queries are not proven, int64, the first ``room`` of them, and how many those are.
 
     ``needed`` tells of each, see `ranking.rank_rows`. The rest of the list is query 0. One program does it all.
     """
@@ -260,11 +260,12 @@ def list_unproven(needed, which, number, count, ROOM: tl.constexpr, BLOCK: tl.co
         query = start + tl.arange(0, BLOCK)
         left = (tl.load(needed + query, mask=query < count, other=float("-inf")) != float("-inf")).to(tl.int32)
         place = found + tl.cumsum(left, axis=0) - 1
-        tl.store(which + place, query.to(tl.int64), mask=(left != 0) & (place < ROOM))
+        tl.store(which + place, query.to(tl.int64), mask=(left != 0) & (place < room))
         found += tl.sum(left, axis=0)
-    place = tl.arange(0, ROOM)
-    tl.store(which + place, tl.zeros((ROOM,), tl.int64), mask=place >= found)
-    tl.store(number, tl.minimum(found, ROOM))
+    for start in range(0, room, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        tl.store(which + place, tl.zeros((BLOCK,), tl.int64), mask=(place >= found) & (place < room))
+    tl.store(number, tl.minimum(found, room))
 
 
 @triton.jit(do_not_specialize=["k"])
