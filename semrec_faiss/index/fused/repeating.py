@@ -29,8 +29,9 @@ where it is for more pieces, one in as few as the second."""
 REPEATED_BYTES = 32 << 20
 """GPU memory of those, at most."""
 
-WIDER = 3
-"""Times as many pieces are kept of queries whose best ones a first pass has not told apart."""
+WIDER, MOST_PIECES = 3, 224
+"""Times as many pieces are kept of queries whose best ones a first pass has not told apart, and how many at most: the
+columns that more are looked for in do not fit the registers of all cards."""
 
 LISTED_AT_ONCE = 4096
 """Queries that the program which lists the unproven ones looks at together."""
@@ -97,8 +98,8 @@ def plan_at_once(first: FusedPlan, titles: int) -> FusedPlan:
 
     That is so much less than chunks that a good many queries may be left, as where codes do not tell their best apart.
     """
-    if first.piece > 1:
-        keep, keep_rows = (min(WIDER * count, MOST_KEPT) for count in (first.keep, first.keep_rows))
+    keep, keep_rows = min(WIDER * first.keep, MOST_PIECES), min(WIDER * first.keep_rows, MOST_KEPT)
+    if first.piece > 1 and keep >= 2 * first.keep:
         more = replace(first, keep=keep, keep_rows=keep_rows, picks=picks_of(keep, keep_rows))
         wider = with_pieces(replace(more, width=width_of(keep, many=True)), first.piece)
         return replace(wider, capacity=2 * wider.capacity)  # two of so many lie in one chunk now and then
