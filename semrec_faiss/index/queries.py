@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from semrec_faiss.arguments import array_of
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DataError, UsageError
-from semrec_faiss.index.cpu.products import in_threads
 from semrec_faiss.index.hardware.device import load_faiss
 
 LEAST_SQUARE = 1e-30
@@ -23,11 +22,8 @@ UNIT_SQUARE_TOLERANCE = 1e-6
 SQUARES_BY_FAISS = 256
 """From so many queries on FAISS pays for being called."""
 
-DIVIDED_BYTES = 1 << 20
-"""Bytes of vectors that a thread brings to unit length at a time."""
-
-RoomFor = Callable[[tuple[int, ...], np.dtype[np.float32]], Vectors]
-"""Makes an array of a shape, whatever is in it."""
+Divided = Callable[[NDArray[Any], NDArray[Any]], Vectors]
+"""Divides rows by lengths, float (queries, 1), into float32."""
 
 _LEAVE_OUT = "leave that query out, or mend what made it"
 
@@ -48,14 +44,14 @@ def as_batch(queries: Any, dim: int, *, or_one: bool = False) -> NDArray[Any]:
     return given
 
 
-def prepared_block(given: NDArray[Any], first: int, *, normalize: bool, room: RoomFor = np.empty) -> Vectors:
+def prepared_block(given: NDArray[Any], first: int, *, normalize: bool, divided: Divided | None = None) -> Vectors:
     """Prepare part of a batch.
 
     Args:
         given: numbers (queries, dim).
         first: the number of its first row, for messages.
         normalize: whether to bring each row to unit length.
-        room: makes room for rows that are brought to another length.
+        divided: divides rows by their lengths; numpy by default.
 
     Returns:
         float32 (queries, dim), contiguous.
@@ -70,20 +66,9 @@ def prepared_block(given: NDArray[Any], first: int, *, normalize: bool, room: Ro
         wide = scaled_to_sane_range(given, first, normalize=normalize)
         squares = np.einsum("ij,ij->i", wide, wide)
     if normalize and (np.abs(squares - 1.0) > UNIT_SQUARE_TOLERANCE).any():
-        return _divided(wide, np.sqrt(squares)[:, None], room(wide.shape, np.dtype(np.float32)))
+        lengths = np.sqrt(squares)[:, None]
+        wide = wide / lengths if divided is None else divided(wide, lengths)
     return np.ascontiguousarray(wide, dtype=np.float32)
-
-
-def _divided(vectors: NDArray[Any], lengths: NDArray[Any], into: Vectors) -> Vectors:
-    """Divide each row by its length, float (queries, 1), many in threads of ours."""
-
-    def divide(start: int) -> None:
-        part = slice(start, start + rows)
-        np.divide(vectors[part], lengths[part], out=into[part], casting="same_kind")
-
-    rows = max(1, DIVIDED_BYTES // max(1, 4 * vectors.shape[1]))
-    in_threads(divide, range(0, max(1, len(vectors)), rows))
-    return into
 
 
 def _squares(vectors: NDArray[Any]) -> NDArray[Any]:

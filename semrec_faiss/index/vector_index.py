@@ -243,8 +243,8 @@ class VectorIndex(FaissIndex):
         return block if prepared else self._prepared_block(block, start)
 
     def _prepared_block(self, block: NDArray[Any], first: int) -> Vectors:
-        room = np.empty if self.fused is None else self.fused.room_for
-        return prepared_block(block, first, normalize=self._normalizes, room=room)
+        divided = None if self.fused is None else self.fused.divided
+        return prepared_block(block, first, normalize=self._normalizes, divided=divided)
 
     def settled(self, search: Search, queries: Vectors, k: int, limit: int) -> tuple[Scores, Rows]:
         """Search exactly by ``search``, and order what is nearly tied; see `semrec_faiss.index.cpu.exact.settled`."""

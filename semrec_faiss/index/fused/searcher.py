@@ -31,7 +31,7 @@ from semrec_faiss.index.fused.kernels.compiling import tell_of_compiling
 from semrec_faiss.index.fused.plan import SCREENED_TITLES
 from semrec_faiss.index.fused.room import MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Running, named
-from semrec_faiss.index.fused.sending import room_on_host
+from semrec_faiss.index.fused.sending import divided
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.uploading import upload_titles, with_copies
@@ -188,9 +188,9 @@ class FusedSearcher:
             return GpuUsers(host, self.device, locked)
         return None
 
-    def room_for(self, shape: tuple[int, ...], kind: np.dtype[np.float32]) -> Vectors:
-        """Make room for queries, float32, from where the GPU fetches many of them by itself."""
-        return room_on_host(shape, kind, self.device)
+    def divided(self, queries: NDArray[Any], lengths: NDArray[Any]) -> Vectors:
+        """Divide queries by their lengths, float (queries, 1), into float32 where the GPU fetches many from."""
+        return divided(queries, lengths, self.device)
 
     def _check(self, k: int) -> None:
         if not 1 <= k <= min(FUSED_K_LIMIT, self.titles.count):

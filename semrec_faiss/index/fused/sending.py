@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.index.fused.plan import LARGEST_TILE
@@ -50,13 +50,18 @@ class Sending:
         self._cuda.current_stream(self._there.device).wait_stream(self._apart)
 
 
-def room_on_host(shape: tuple[int, ...], kind: np.dtype[np.float32], device: Any) -> Vectors:
-    """Make room for float32 queries: page-locked where they are many, so that they need not be copied there."""
-    size = math.prod(shape) * kind.itemsize
-    if device.type != "cuda" or not SENT_APART < size <= LOCKED_BYTES:
-        return np.empty(shape, kind)
-    room: Vectors = load_torch().empty(shape, pin_memory=True).numpy()
-    return room
+def divided(queries: NDArray[Any], lengths: NDArray[Any], device: Any) -> Vectors:
+    """Divide queries by their lengths: many into page-locked memory, so that they need not be copied there.
+
+    Torch takes a fifth of numpy's time for that, and several threads.
+    """
+    if 4 * queries.size <= SENT_APART:
+        return np.asarray(queries / lengths, np.float32)
+    torch = load_torch()
+    locked = device.type == "cuda" and 4 * queries.size <= LOCKED_BYTES
+    into = torch.empty(queries.shape, dtype=torch.float32, pin_memory=locked)
+    found: Vectors = torch.div(as_tensor(queries), as_tensor(lengths), out=into).numpy()
+    return found
 
 
 def staged(queries: Vectors, device: Any, least: int) -> Vectors:

@@ -24,6 +24,7 @@ from semrec_faiss.index.fused.repeating import plan_repeat
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, repeat_queries
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.hardware.device import Device
+from semrec_faiss.index.queries import prepared_block
 from semrec_faiss.index.vector_index import VectorIndex
 from tests.index.fused.recordings import recordings
 from tests.index.fused.worlds import (
@@ -86,14 +87,19 @@ def test_queries_that_are_sent_in_parts_are_answered_as_those_sent_together(
 
 
 @needs_kernels
-def test_many_queries_have_room_from_where_a_gpu_fetches_them() -> None:
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_queries_are_brought_to_unit_length_as_by_numpy_and_many_where_a_gpu_fetches_them(kind: type) -> None:
     import torch
 
-    index = searcher(np.eye(200, 40, dtype=np.float32))
-    for queries, locked in ((100, False), (10_000, True), (500_000, False)):
-        room = index.room_for((queries, 40), np.dtype(np.float32))
-        assert (room.shape, room.dtype) == ((queries, 40), np.float32)
-        assert torch.from_numpy(room).is_pinned() == (locked and PLACE != "cpu")
+    rng, index = np.random.default_rng(5), searcher(np.eye(200, 40, dtype=np.float32))
+    for queries, locked in ((1, False), (100, False), (10_000, True), (500_000, False)):
+        given = rng.normal(scale=9.0, size=(queries, 40)).astype(kind)
+        found = prepared_block(given, 0, normalize=True, divided=index.divided)
+        wanted = prepared_block(given, 0, normalize=True)
+        np.testing.assert_array_equal(found.view(np.int32), wanted.view(np.int32))
+        assert torch.from_numpy(found).is_pinned() == (locked and PLACE != "cpu")
+        given.setflags(write=False)
+        np.testing.assert_array_equal(prepared_block(given, 0, normalize=True, divided=index.divided), wanted)
 
 
 @needs_kernels

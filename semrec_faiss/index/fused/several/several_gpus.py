@@ -114,9 +114,9 @@ class SeveralGpus:
         which = np.ascontiguousarray(rows)
         return self._search([UserBatch(held, which, without_seen) for held in users], k, mask)
 
-    def room_for(self, shape: tuple[int, ...], kind: np.dtype[np.float32]) -> Vectors:
-        """Make room for queries; see `FusedSearcher.room_for`."""
-        return self.searchers[0].room_for(shape, kind)
+    def divided(self, queries: NDArray[Any], lengths: NDArray[Any]) -> Vectors:
+        """Divide queries by their lengths; see `FusedSearcher.divided`."""
+        return self.searchers[0].divided(queries, lengths)
 
     def hold_users(self, host: HostUsers) -> list[GpuUsers] | None:
         """Copy users to every GPU, or page-lock them on the host for all; see `FusedSearcher.hold_users`.
