@@ -163,8 +163,8 @@ class StoredColumns:
         # Arrow would first copy all batches together.
         import pyarrow as pa
 
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
+        order = None if (rows[1:] >= rows[:-1]).all() else np.argsort(rows, kind="stable")
+        ordered = rows if order is None else rows[order]
         bounds = np.searchsorted(ordered, BATCH_TITLES * np.arange(len(batches) + 1))
         parts = [
             _taken(batch, ordered[bounds[place] : bounds[place + 1]] - BATCH_TITLES * place)
@@ -173,9 +173,11 @@ class StoredColumns:
         ]
         if not parts:
             return batches[0].slice(0, 0) if batches else columns_of((), self._fields)
+        [together] = pa.Table.from_batches(parts).combine_chunks().to_batches()
+        if order is None:
+            return together
         back = np.empty(len(rows), np.int64)
         back[order] = np.arange(len(rows))
-        [together] = pa.Table.from_batches(parts).combine_chunks().to_batches()
         return _taken(together, back)
 
 
