@@ -71,7 +71,7 @@ def range_clause(catalog: Catalog, field: str, first: str | None, last: str | No
     """Return the clause that holds for titles whose field lies in a span, its ends included."""
     name, kind = known_field(catalog, field)
     if kind.endswith("[]") or holds_parts(kind) or kind == "JSON":
-        fix = "use --where" if holds_parts(kind) else "use --any-of, or --where"
+        fix = "use `where`" if holds_parts(kind) else "use `any_of`, or `where`"
         raise UsageError(f"the field {quoted(field)} has type {kind}, which has no order", fix=fix)
     if first is not None and last is not None and _are_turned_round(first, last, kind, field):
         raise UsageError(

@@ -31,7 +31,7 @@ def one_of(column: str, values: list[str], kind: str, field: str) -> str:
         UsageError: a value that is not a number, of a field of numbers; or a field that holds no single values.
     """
     if holds_parts(kind):
-        raise UsageError(f"the field {quoted(field)} has type {kind}, which is no single value", fix="use --where")
+        raise UsageError(f"the field {quoted(field)} has type {kind}, which is no single value", fix="use `where`")
     is_list = kind.endswith("[]")
     literals, cast = _literals(values, kind.removesuffix("[]"), field)
     if not literals:  # a field of whole numbers is never 5.5
