@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from string import ascii_letters, digits
 
@@ -12,6 +13,7 @@ TYPED = 64
 """Characters of an id that a person may have typed: from twice as many on all that is near takes too long."""
 
 _NAMED, _NEAREST = 5, 5
+_NUMBERED = re.compile(r"(.*?)([0-9]+)", re.DOTALL)
 _KEYS = f"{ascii_letters}{digits}_-"
 
 
@@ -31,6 +33,27 @@ def one_slip_away(text: str) -> list[str]:
     return [near for near in dict.fromkeys(_slips(text)) if near and near != text]
 
 
+def of_the_same_number(text: str, known: Sequence[str]) -> list[str]:
+    """Return ids that look like the ``known`` ones and have the number of ``text``, which may be the number alone.
+
+    Example:
+        >>> from semrec_faiss.index.saved.near_ids import of_the_same_number
+        >>> of_the_same_number("17", ["user_001", "user_002"]), of_the_same_number("User_17", ["user_001"])
+        (['user_017'], ['user_017'])
+    """
+    typed = _numbered(text)
+    if typed is None:
+        return []
+    models = [model for model in map(_numbered, known) if model and typed[1].lower() in ("", model[1].lower())]
+    made = (model[1] + (typed[2].lstrip("0") or "0").zfill(len(model[2])) for model in models)
+    return [one for one in dict.fromkeys(made) if one != text]
+
+
+def near_to(text: str, known: Sequence[str]) -> list[str]:
+    """Return what somebody may have meant whose ``text`` is no id, the likeliest first; ``known`` are some that are."""
+    return list(dict.fromkeys([*of_the_same_number(text, known), *one_slip_away(text)]))
+
+
 def unknown_users(user_ids: Sequence[str], users: int, near: Sequence[str], known: Sequence[str]) -> NotFoundError:
     """Make the error about ids that none of so many users has; ``known`` are some that users have.
 
@@ -46,6 +69,10 @@ def unknown_users(user_ids: Sequence[str], users: int, near: Sequence[str], know
         fix=f"{offer}ids look like {', '.join(map(quoted, known))}",
         candidates=tuple(near[:_NEAREST]),
     )
+
+
+def _numbered(text: str) -> re.Match[str] | None:
+    return _NUMBERED.fullmatch(text) if len(text) <= TYPED else None
 
 
 def _slips(text: str) -> Iterator[str]:

@@ -24,7 +24,7 @@ from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
 from semrec_faiss.index.saved.delisted import joined_rows, read_delisted
 from semrec_faiss.index.saved.known_ids import KnownIds
-from semrec_faiss.index.saved.near_ids import one_slip_away, unknown_users
+from semrec_faiss.index.saved.near_ids import near_to, unknown_users
 from semrec_faiss.index.segments.joined import JoinedVectors
 from semrec_faiss.index.segments.opened import DELISTED, OpenSegments
 from semrec_faiss.index.segments.places import GONE
@@ -163,10 +163,11 @@ class SavedUsers:
         rows = self.known_rows(user_ids)
         if (rows[0] < 0) if len(rows) == 1 else (len(rows) and rows.min() < 0):  # of one, numpy's minimum takes longer
             unknown = [user_id for user_id, row in zip(user_ids, rows, strict=True) if row < 0]
-            slips = one_slip_away(unknown[0]) if len(unknown) == 1 else []
+            known = self._first_ids()
+            slips = near_to(unknown[0], known) if len(unknown) == 1 else []
             found = self._known.rows_of(slips) if self._stored is None else self._looked_up(self._stored, slips)
             near = [slip for slip, row in zip(slips, found.tolist(), strict=True) if row >= 0]
-            raise unknown_users(unknown, self.count, near, self._first_ids())
+            raise unknown_users(unknown, self.count, near, known)
         return rows
 
     def _first_ids(self) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from semrec_faiss import Change, NotFoundError, update_index
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
-from semrec_faiss.index.saved.near_ids import TYPED, one_slip_away
+from semrec_faiss.index.saved.near_ids import TYPED, of_the_same_number, one_slip_away
 from semrec_faiss.index.saved.saved_index import SavedIndex
 
 
@@ -47,6 +47,9 @@ LIKE = "ids look like 'user_000', 'user_001', 'user_002'"
         ("usr_042", "user_042"),
         ("üser_042", "user_042"),
         ("user_0042", "user_042"),
+        ("42", "user_042"),
+        ("0", "user_000"),
+        ("USER_00000042", "user_042"),
     ],
 )
 def test_an_id_that_is_a_slip_away_is_offered(index: Path, typed: str, first: str) -> None:
@@ -55,7 +58,9 @@ def test_an_id_that_is_a_slip_away_is_offered(index: Path, typed: str, first: st
     assert candidates[0] == first and len(candidates) <= 5
 
 
-@pytest.mark.parametrize("typed", ["nobody", "", "17", "u" * 100_000, "\ud800user_042", "user_042 or user_043"])
+@pytest.mark.parametrize(
+    "typed", ["nobody", "", "170", "9" * 100_000, "film_42", "u" * 100_000, "\ud800user_042", "user_042 or user_043"]
+)
 def test_of_what_no_id_is_near_to_none_is_offered(index: Path, typed: str) -> None:
     assert _offered(index, typed) == (LIKE, ())
 
@@ -71,6 +76,12 @@ def test_users_that_updates_brought_are_near_too(index: Path, tmp_path: Path) ->
     np.save(tmp_path / "change/users/preference_vectors.npy", np.ones((1, 16)))
     update_index(own, Change(tmp_path / "change"))
     assert _offered(own, "newcommer") == (f"did you mean 'newcomer'? {LIKE}", ("newcomer",))
+
+
+def test_ids_that_are_numbers_have_no_other_of_the_same_number_but_zeros() -> None:
+    assert of_the_same_number("7", ["1", "2"]) == []
+    assert of_the_same_number("007", ["1", "2"]) == ["7"]
+    assert of_the_same_number("7", ["ann", "u1", "v01", "1" * 100_000]) == ["u7", "v07"]
 
 
 def test_every_slip_of_one_character_is_thought_of() -> None:
