@@ -102,11 +102,16 @@ def print_evaluation(document: Judgement, by: str) -> None:
     if document.grid is not None:
         _print_grid(document.grid, by)
     protocol = document.protocol
+    rated, liked = "rated", f"{protocol.liked:g} stars or more"
+    if not document.index.get("has_ratings", True):  # documents of before do not tell
+        rated, liked = "seen", "nothing is rated: all that was seen counts as liked"
     click.echo(
         f"{protocol.users_evaluated} users, the {protocol.held_out} titles each liked last left out"
-        f" ({protocol.liked:g} stars or more); profile: {document.profile.describe()}"
+        f" ({liked}); profile: {document.profile.describe()}"
     )
-    click.echo("users' vectors were made by it of the rest of what each has rated; those in the index were not judged")
+    click.echo(
+        f"users' vectors were made by it of the rest of what each has {rated}; those in the index were not judged"
+    )
     _print_methods(document.methods, (10, 100))
     click.echo("in brackets: 95 % confidence intervals over users; novelty in bits")
     _print_differences(document.differences, by)

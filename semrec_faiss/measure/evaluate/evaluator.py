@@ -147,6 +147,11 @@ class Evaluator:
         parts = [files[name].sha256 for name in names if name in files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def has_ratings(self) -> bool:
+        """Whether the index knows how much users liked what they have seen; without, all of it counts as liked."""
+        return self._recommender.users.history.ratings is not None
+
     def about(self) -> Unsettled:
         """Describe the index."""
         return {

@@ -333,3 +333,15 @@ def test_the_command(
         assert (code, out) == (2, "")
         assert "error: " in err.lower()
     assert "fix: did you mean ndcg_at_10?" in evaluate("--by", "ndcg").err
+
+
+def test_of_what_nobody_rated_all_counts_as_liked_and_the_command_says_so(tmp_path: Path, semrec: Semrec) -> None:
+    vectors = np.random.default_rng(3).normal(size=(30, 8)).astype(np.float32)
+    songs = {"sku": list(range(30)), "name": [f"Song {n}" for n in range(30)]}
+    whens = [1.7e9 + n for n in range(60)]
+    plays = {"customer": [n % 6 for n in range(60)], "sku": [n // 2 for n in range(60)], "when": whens}
+    semrec_faiss.build(vectors, songs, interactions=plays, config="flat", output=tmp_path / "index")
+    code, out, _ = semrec("evaluate", tmp_path / "index", "--hold-out", "2")
+    assert code == 0
+    assert "left out (nothing is rated: all that was seen counts as liked); profile: " in out
+    assert "the rest of what each has seen; " in out
