@@ -121,3 +121,26 @@ def test_the_types_taken_are_told(asker: Any) -> None:
 
 def test_every_problem_is_described_and_counted() -> None:
     assert {200, *_PROBLEMS} == set(STATUSES)
+
+
+LONG, SHOWN = "z" * 3000, f"'{'z' * 60}…' (3,000 characters)"
+TWICE = f'{{"text": "a", "any_of": {{"{LONG}": ["a"], "{LONG}": ["b"]}}}}'
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "told"),
+    [
+        ("/v1/search", {"content-type": LONG}, b"", f"the body's Content-Type is {SHOWN};"),
+        ("/v1/search", {"content-encoding": LONG}, b"", f"the body's Content-Encoding is {SHOWN};"),
+        (f"/v1/search?{LONG}=1&{LONG}=2", {"content-type": ARROW}, b"", f"the parameter {SHOWN} occurs twice"),
+        ("/v1/search", {}, TWICE.encode(), f"the key {SHOWN} occurs twice"),
+        ("/v1/search", {"deadline-ms": LONG}, b"{}", f"deadline-ms is {SHOWN};"),
+        (f"/v1/{LONG}", {}, b"", f"there is nothing at /v1/{'z' * 476} … (2,024 characters left out) … z"),
+    ],
+)
+def test_of_what_is_long_the_beginning_and_the_length_are_told(
+    path: str, headers: dict[str, str], body: bytes, told: str, asker: Any
+) -> None:
+    """Once cut without a word: a path of 3,000 characters was told as one of 200."""
+    reply = asker.ask("POST", path, content=body, headers={"content-type": JSON} | headers)
+    assert told in reply.json()["detail"]

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import msgspec
 
 from semrec_faiss.arguments import did_you_mean
-from semrec_faiss.errors import SemrecError
+from semrec_faiss.errors import SemrecError, quoted
 from semrec_faiss.serve.api.bodies import Receive, drop_body, read_body
 from semrec_faiss.serve.api.handlers import Handlers
 from semrec_faiss.serve.api.page import PAGE_HEADERS, page
@@ -141,11 +141,11 @@ class App:
         by_method = self._routes.get(request.path)
         if by_method is None:
             offer = did_you_mean(request.path[:200], list(self._routes))
-            raise Refused(404, f"there is nothing at {request.path[:200]}", fix=f"{offer}see /openapi.json")
+            raise Refused(404, f"there is nothing at {request.path}", fix=f"{offer}see /openapi.json")
         route = by_method.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
             allowed = ", ".join(by_method)
-            detail = f"{request.path} takes {allowed}, not {request.method[:20]}"
+            detail = f"{request.path} takes {allowed}, not {request.method}"
             raise Refused(405, detail, fix=f"send {allowed}", headers={"allow": allowed})
         return route
 
@@ -179,7 +179,7 @@ class App:
         text = request.header("deadline-ms")
         if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
             raise Refused(
-                422, f"deadline-ms is {text[:20]!r}; a whole number of milliseconds is expected", fix="deadline-ms: 50"
+                422, f"deadline-ms is {quoted(text)}; a whole number of milliseconds is expected", fix="deadline-ms: 50"
             )
         return min(request.due, time.monotonic() + int(text) / 1e3)
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc  # tables load it when they first need it, which would hold up all callers
 from numpy.typing import NDArray
 
+from semrec_faiss.errors import quoted
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.serve.wire.arrow_messages import refuse_compressed
@@ -99,7 +100,7 @@ def _wanted(request: Request) -> Search:
     found = parse_qs(request.query.decode("utf-8", "replace"), keep_blank_values=True)
     twice = next((name for name, values in found.items() if len(values) > 1 and name not in _LISTS), None)
     if twice is not None:
-        raise Refused(400, f"the parameter {twice[:100]!r} occurs twice", fix="send it once")
+        raise Refused(400, f"the parameter {quoted(twice)} occurs twice", fix="send it once")
     given: dict[str, Any] = {name: values if name in _LISTS else values[0] for name, values in found.items()}
     for name in ONE_OF[Search]:
         if name in given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from semrec_faiss.errors import quoted
 from semrec_faiss.serve.wire.messages import ARROW, JSON, Request
 from semrec_faiss.serve.wire.problems import Refused
 from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Similar
@@ -37,7 +38,7 @@ def body_kind(request: Request, question: type) -> str:
     if coding not in ("", "identity"):
         raise Refused(
             415,
-            f"the body's Content-Encoding is {coding[:100]!r}; this service takes bodies that are not encoded",
+            f"the body's Content-Encoding is {quoted(coding)}; this service takes bodies that are not encoded",
             fix="leave Content-Encoding out, and send the body as it is",
             headers={"accept-encoding": "identity"},
         )
@@ -47,7 +48,7 @@ def body_kind(request: Request, question: type) -> str:
         taken = " or ".join(TAKEN[question])
         raise Refused(
             415,
-            f"the body's Content-Type is {kind[:100]!r}; {request.path} takes {taken}",
+            f"the body's Content-Type is {quoted(kind)}; {request.path} takes {taken}",
             fix=f"send the header Content-Type: {TAKEN[question][0]}",
             headers={"accept": ", ".join(TAKEN[question])},
         )

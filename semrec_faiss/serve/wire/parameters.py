@@ -29,12 +29,12 @@ def parameters_of(request: Request, known: Sequence[str]) -> dict[str, str]:
 def yes_or_no(name: str, text: str) -> bool:
     """Read true or false; raises Refused (422) for anything else."""
     if text not in ("true", "false"):
-        raise Refused(422, f"{name} is {text[:20]!r}; true or false is expected", fix=f"{name}=true")
+        raise Refused(422, f"{name} is {quoted(text)}; true or false is expected", fix=f"{name}=true")
     return text == "true"
 
 
 def whole_number(name: str, text: str, most: int) -> int:
     """Read a number from 1 to ``most``; raises Refused (422) for anything else."""
     if not (text.isascii() and text.isdecimal() and 1 <= len(text) <= 6 and 1 <= int(text) <= most):
-        raise Refused(422, f"{name} is {text[:20]!r}; a whole number from 1 to {most} is expected", fix=f"{name}=10")
+        raise Refused(422, f"{name} is {quoted(text)}; a whole number from 1 to {most} is expected", fix=f"{name}=10")
     return int(text)

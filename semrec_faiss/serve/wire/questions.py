@@ -228,7 +228,7 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
     names: set[str] = set()
     for name, _ in pairs:
         if name in names:
-            raise Refused(400, f"the key {name[:100]!r} occurs twice", fix="send it once")
+            raise Refused(400, f"the key {quoted(name)} occurs twice", fix="send it once")
         names.add(name)
 
 
