@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from semrec_faiss.index.fused.plan import plan_search
+from semrec_faiss.index.fused.room import block_queries
 from tests.index.fused.worlds import PLACE
 
 
@@ -46,3 +47,17 @@ def read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "codes":
         monkeypatch.setattr("semrec_faiss.index.fused.plan.CODED_TITLES", 1)
     return str(request.param)
+
+
+@pytest.fixture
+def coded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Search more than four queries as more than 256 of a large catalogue are, and fewer through codes as well."""
+    for least in ("CODED_TITLES", "MULTIPLIED_TITLES", "MULTIPLIED_SCORES"):
+        monkeypatch.setattr(f"semrec_faiss.index.fused.plan.{least}", 1)
+    monkeypatch.setattr("semrec_faiss.index.fused.plan.TITLES_A_PAIR", 0)
+    monkeypatch.setattr("semrec_faiss.index.fused.plan.MANY_QUERIES", 4)
+    for cached in (plan_search, block_queries):
+        cached.cache_clear()
+    yield
+    for cached in (plan_search, block_queries):
+        cached.cache_clear()

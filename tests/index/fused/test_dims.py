@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,8 +17,7 @@ from semrec_faiss.config.index_types import FUSED_DIM_LIMIT, FusedIndex
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.cpu.exact import original_vectors
-from semrec_faiss.index.fused.plan import plan_search
-from semrec_faiss.index.fused.room import block_queries, copy_width, title_bytes
+from semrec_faiss.index.fused.room import copy_width, title_bytes
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.several.several_gpus import SeveralGpus
 from semrec_faiss.index.screening.spectrum import principal_directions
@@ -77,20 +75,6 @@ def check(index: Any, titles: NDArray[np.float32], queries: NDArray[np.float32],
             Truth.of(titles, queries, allowed).check(found, k, tolerance=2e-7)
             if not options:
                 check_rounded_once(titles, queries, found.rows, found.scores)
-
-
-@pytest.fixture
-def coded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Search more than four queries as more than 256 of a large catalogue are, and fewer through codes as well."""
-    for least in ("CODED_TITLES", "MULTIPLIED_TITLES", "MULTIPLIED_SCORES"):
-        monkeypatch.setattr(f"{PLAN}.{least}", 1)
-    monkeypatch.setattr(f"{PLAN}.TITLES_A_PAIR", 0)
-    monkeypatch.setattr(f"{PLAN}.MANY_QUERIES", 4)
-    for cached in (plan_search, block_queries):
-        cached.cache_clear()
-    yield
-    for cached in (plan_search, block_queries):
-        cached.cache_clear()
 
 
 @needs_kernels

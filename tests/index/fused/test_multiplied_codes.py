@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.index.fused.plan import CODED_PIECE, plan_search
-from semrec_faiss.index.fused.room import block_queries
 from semrec_faiss.index.fused.titles.codes import CodesTried
 from tests.index.adversaries import ADVERSARIES, check_rounded_once
 from tests.index.fused.recordings import recordings
@@ -29,19 +26,7 @@ from tests.index.fused.worlds import (
 PLAN = "semrec_faiss.index.fused.plan"
 QUERIES, K = 7, 5
 
-
-@pytest.fixture(autouse=True)
-def _as_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Search more than four queries as more than 256 of a large catalogue are."""
-    for least in ("CODED_TITLES", "MULTIPLIED_TITLES", "MULTIPLIED_SCORES"):
-        monkeypatch.setattr(f"{PLAN}.{least}", 1)
-    monkeypatch.setattr(f"{PLAN}.TITLES_A_PAIR", 0)
-    monkeypatch.setattr(f"{PLAN}.MANY_QUERIES", 4)
-    for cached in (plan_search, block_queries):
-        cached.cache_clear()
-    yield
-    for cached in (plan_search, block_queries):
-        cached.cache_clear()
+pytestmark = pytest.mark.usefixtures("coded")
 
 
 def _rows_of_pieces(span: int, titles: int, piece: int = CODED_PIECE) -> NDArray[np.int64]:
