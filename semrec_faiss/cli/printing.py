@@ -115,8 +115,13 @@ def waiting_for(what: str) -> Iterator[None]:
 
 
 def as_similarity(score: float, *, normalized: bool) -> str:
-    """Print a score as the guide does: a cosine as ``94.0% similar``, any other inner product as a number."""
-    return f"{score * 100:.1f}% similar" if normalized else f"{score:.4g}"
+    """Print a score: a cosine as ``94.0% similar``, as the guide does, any other inner product as a number.
+
+    Below 0 there is no percentage of similarity, so that a cosine is told as what it is.
+    """
+    if not normalized:
+        return f"{score:.4g}"
+    return f"{score * 100:.1f}% similar" if score >= 0 else f"cosine {score:.4f}"
 
 
 def as_liked(score: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -304,9 +305,11 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
     if found.other_points is not None:
         _print_points(found)
         return
-    click.echo(f"nearest of the {found.seen_titles} titles seen, with their share of all similarity:")
+    similar = any(one.share for one in found.contributions)
+    shares = ", with their share of all similarity" if similar else ", none of which is similar"
+    click.echo(f"nearest of the {found.seen_titles} titles seen{shares}:")
     rows = [
-        [one.title, as_similarity(one.similarity, normalized=normalized), _as_share(one.share)]
+        [one.title, as_similarity(one.similarity, normalized=normalized), f"{one.share:.1%}" if similar else ""]
         for one in found.contributions
     ]
     print_table(["", "", ""], rows, right=(1, 2), header=False)
@@ -314,19 +317,17 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
 
 def _print_points(found: Explanation) -> None:
     """Print what each title brings to a score, so that the numbers add up to it, and of it their texts if learned."""
-    texts = bool(found.text_points)
-    click.echo(f"what the {found.seen_titles} titles seen bring to that score{', and of it their texts' * texts}:")
+    parts, texts = found.score > 0, bool(found.text_points)  # nothing is a part of a score that is not above 0
+    told = ", and of it their texts" * texts + " (it is not above 0, so that no shares of it are told)" * (not parts)
+    click.echo(f"what the {found.seen_titles} titles seen bring to that score{told}:")
     rows = [
-        [one.title, f"{one.points:+.4g}", _as_share(one.share), _signed(one.text_points)] for one in found.contributions
+        [one.title, f"{one.points:+.4g}", f"{one.share or 0:.1%}", _signed(one.text_points)]
+        for one in found.contributions
     ]
     rows.append(["all others", f"{found.other_points:+.4g}", "", ""])
     rows.append(["together", f"{found.score:+.4g}", "", _signed(found.text_points)])
-    shown = 4 if texts else 3
-    print_table(["", "points", "share", "texts"][:shown], [row[:shown] for row in rows], right=(1, 2, 3)[: shown - 1])
-
-
-def _as_share(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+    columns = list(compress(["", "points", "share", "texts"], shown := (True, True, parts, texts)))
+    print_table(columns, [list(compress(row, shown)) for row in rows], right=tuple(range(1, len(columns))))
 
 
 def _signed(points: float | None) -> str:

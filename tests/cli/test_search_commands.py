@@ -295,7 +295,7 @@ def test_explain_by_a_profile_speaks_of_texts_only_where_vectors_were_learned(
     assert named + others == pytest.approx(together, rel=1e-3)
 
 
-# Once a fault: shares of a score below 0 told a title that adds to it by a negative number.
+# Once a fault: shares of a score below 0 told a title that adds to it by a negative number, and later by a dash.
 def test_explain_tells_no_shares_of_a_score_below_zero(semrec: Semrec, tmp_path: Path) -> None:
     plays = {"user": ["eve", "eve"], "item": ["a", "b"], "rating": [4.0, 5.0]}
     build(
@@ -307,16 +307,32 @@ def test_explain_tells_no_shares_of_a_score_below_zero(semrec: Semrec, tmp_path:
     )
     # The mean weighs A by 3/4 and B by 4/4: 0.6 of the first, less 0.8 of the second, by its length of 1.25.
     assert semrec("explain", tmp_path / "i", "eve", "C").lines == [
-        "C for eve: -28.0% similar, it is number 1 of 1 titles not seen",
-        "what the 2 titles seen bring to that score:",
-        "points share",
-        "A +0.36 –",
-        "B -0.64 –",
+        "C for eve: cosine -0.2800, it is number 1 of 1 titles not seen",
+        "what the 2 titles seen bring to that score (it is not above 0, so that no shares of it are told):",
+        "points",
+        "A +0.36",
+        "B -0.64",
         "all others +0",
         "together -0.28",
     ]
     told = semrec("explain", tmp_path / "i", "eve", "C", "--json").document
     assert [(one["media_id"], one["share"]) for one in told["contributions"]] == [("a", None), ("b", None)]
+
+
+# Once a fault: what is not similar at all was told with a share of 0.0% of all similarity.
+def test_explain_of_a_title_that_nothing_seen_is_like_tells_no_shares(semrec: Semrec, tmp_path: Path) -> None:
+    build(
+        np.float32([[1, 0], [-0.6, 0.8]]),
+        {"media_id": ["a", "b"], "title": ["A", "B"]},
+        users={"eve": np.float32([1, 0])},
+        interactions={"user": ["eve"], "item": ["a"]},
+        output=tmp_path / "i",
+    )
+    assert semrec("explain", tmp_path / "i", "eve", "B").lines == [
+        "B for eve: cosine -0.6000, it is number 1 of 1 titles not seen",
+        "nearest of the 1 titles seen, none of which is similar:",
+        "A cosine -0.6000",
+    ]
 
 
 # Once a fault: that a user has seen nothing is not that the index does not know.
