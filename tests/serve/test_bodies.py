@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,38 @@ def test_as_many_names_as_may_be_are_taken() -> None:
     body = json.dumps({"title": "m00001", "exclude": NAMES[:MOST_NAMES]}).encode()
     question = question_in(Request("POST", "/v1/similar", b"", {}, b"1", 0.0, body), Similar)
     assert question.exclude == NAMES[:MOST_NAMES]
+
+
+@pytest.mark.parametrize(
+    ("path", "question", "as_float"),
+    [
+        ("similar", {"title": "m00003", "k": 7}, {"k": 7.0}),
+        ("similar", {"title": "m00003", "years": [1960, None]}, {"years": [1960.0, None]}),
+        ("similar", {"title": "m00003", "k": 30, "max_per": {"year": 2}}, {"max_per": {"year": 2.0}}),
+        ("recommend", {"user": "user_003", "profile": {"interests": 3}}, {"profile": {"interests": 3.0}}),
+        ("search", {"vectors": [[1] * 16], "k": 20}, {"k": 2e1}),
+        ("explain", {"user": "user_003", "title": "m00001", "k": 1}, {"k": 1.0}),
+    ],
+)
+def test_a_whole_number_may_be_written_as_a_float(path: str, question: Any, as_float: Any, asker: Any) -> None:
+    """Once a fault: 10.0 was refused, which to JSON, and to the OpenAPI document, is 10."""
+    found, same = (asker.post(f"/v1/{path}", asked) for asked in (question, question | as_float))
+    assert found.status_code == same.status_code == 200, same.text
+    one, other = (re.findall(r'"media_id": ?"\w+"', reply.text) for reply in (found, same))
+    assert one == other != []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"k": 7.5}, {"k": True}, {"k": "7"}, {"k": 0.0}, {"years": [1960.5, None]}, {"max_per": {"year": 2.5}}]
+)
+def test_what_is_no_whole_number_is_refused_as_before(wrong: Any, asker: Any) -> None:
+    reply = asker.post("/v1/similar", {"title": "m00003"} | wrong)
+    assert (reply.status_code, "the request is not as it should be" in reply.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize("question", [{"title": 7.0}, {"title": "m00001", "exclude": [7.0]}, 1.0, [1.0]])
+def test_an_id_is_as_it_is_written(question: Any, asker: Any) -> None:
+    assert asker.post("/v1/similar", question).status_code == 422
 
 
 @pytest.mark.parametrize("comes", [b"", b'{"title": '])

@@ -17,6 +17,7 @@ jsonschema_rs = pytest.importorskip("jsonschema_rs")
 
 ASKED: dict[tuple[str, str], list[Any]] = {
     ("POST", "/v1/similar"): [
+        {"title": "m00003", "k": 4.0, "years": [1960.0, None], "max_per": {"year": 2.0}},
         {"title": "m00003", "k": 4},
         {"titles": ["m00003", "m00004"], "years": [1960, None]},
         {"title": "m00003", "any_of": {"genres": ["Drmaa"]}},

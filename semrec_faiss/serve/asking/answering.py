@@ -25,7 +25,7 @@ from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.asking.served import Served
 from semrec_faiss.serve.wire.arrow import arrow_stream
 from semrec_faiss.serve.wire.messages import ARROW, Reply
-from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Similar
+from semrec_faiss.serve.wire.questions import Explain, Recommend, Search, Similar, whole
 
 Found = Answer | Answers | Explanation
 
@@ -82,7 +82,7 @@ def _one_by_one(recommender: Recommender, question: Similar, rows: Sequence[int]
 
 
 def _recommend(recommender: Recommender, question: Recommend) -> Answer | Answers:
-    profile = question.profile or None
+    profile = whole(question.profile) or None
     if not isinstance(question.user, UnsetType):
         return recommender.recommend(
             question.user, question.k, include_seen=question.include_seen, profile=profile, **question.wish()

@@ -178,6 +178,9 @@ ONE_OF: dict[type[msgspec.Struct], tuple[str, ...]] = {
 
 TASTE = ("likes", "ratings", "dislikes")
 
+WHOLE = ("k", "years", "max_per")
+"""Fields of whole numbers, which some languages write as 10.0: JSON has one kind of number. Ids are as written."""
+
 Question = TypeVar("Question", bound=msgspec.Struct)
 
 _DECODERS = {kind: msgspec.json.Decoder(kind) for kind in (Similar, Recommend, Search, Explain)}
@@ -196,7 +199,7 @@ def question_in(request: Request, kind: type[Question]) -> Question:
         detail = f"{request.path} takes no parameters behind a question mark: {quoted(request.query.decode('latin-1'))}"
         raise Refused(422, detail, fix="send what is asked in the body, as JSON")
     try:
-        question: Question = _DECODERS[kind].decode(request.body)  # type: ignore[index, assignment]
+        question = _decoded(request.body, kind)
         if request.body.count(b":") > len(_KEYS.decode(request.body)):  # each key has one
             json.loads(request.body, object_pairs_hook=_no_key_twice)
     except msgspec.ValidationError as error:
@@ -209,6 +212,26 @@ def question_in(request: Request, kind: type[Question]) -> Question:
         raise Refused(400, "the body is nested too deep", fix="see /openapi.json") from error
     check_one_of(question)
     return question
+
+
+def _decoded(body: bytes, kind: type[Question]) -> Question:
+    try:
+        question: Question = _DECODERS[kind].decode(body)  # type: ignore[index, assignment]
+    except msgspec.ValidationError as error:
+        asked = msgspec.json.decode(body) if "got `float`" in str(error) else None
+        if not isinstance(asked, dict):
+            raise
+        question = msgspec.convert(asked | {name: whole(asked[name]) for name in WHOLE if name in asked}, kind)
+    return question
+
+
+def whole(value: Any) -> Any:
+    """Return a number without its .0, and so those of a list or of an object; anything else as it is."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [whole(one) for one in value]
+    return {name: whole(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def misfit(
