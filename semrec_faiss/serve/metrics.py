@@ -29,6 +29,11 @@ class _Told(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield everything."""
         yield GaugeMetricFamily("semrec_workers", "Processes that answer.", self._tallies.workers)
+        for name, what, place in (
+            ("semrec_workers_fallen", "Workers that another took the place of.", self._tallies.fallen),
+            ("semrec_workers_hung", "Those of them that were killed, as they hung.", self._tallies.hung),
+        ):
+            yield CounterMetricFamily(name, what, self._tallies.total(place))
         yield InfoMetricFamily("semrec", "The version.", {"version": __version__})
         yield from self._requests()
         yield from self._batches()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
@@ -50,6 +51,8 @@ class Tallies:
         parts: part of a question → spread of seconds.
         callers, queries, batch_seconds, wait_seconds: spreads of batches.
         short, taken, refused, in_flight: places.
+        beats: place; see `workers.hanging`.
+        fallen, hung: places of workers that another took the place of, and of those among them that hung.
         workers: processes that answer.
     """
 
@@ -62,10 +65,16 @@ class Tallies:
         self.callers, self.queries = self._spread(SIZES), self._spread(SIZES)
         self.batch_seconds, self.wait_seconds = self._spread(SECONDS), self._spread(SECONDS)
         self.short, self.taken, self.refused, self.in_flight = (self._place() for _ in range(4))
+        self.beats, self.fallen, self.hung = (self._place() for _ in range(3))
         self.workers = workers
         held = bytearray(8 * self._size * processes) if shared is None else shared
         self._all = np.frombuffer(held, np.float64, self._size * processes).reshape(processes, self._size)
         self._own = memoryview(self._all[number]).cast("B").cast("d")
+
+    @classmethod
+    def in_file(cls, file: int, processes: int, number: int, workers: int) -> Tallies:
+        """Count in an open file that ``processes`` share; see `__init__`."""
+        return cls(mmap.mmap(file, 8 * cls.places() * processes), processes, number, workers)
 
     @classmethod
     def places(cls) -> int:
@@ -102,6 +111,11 @@ class Tallies:
     def total(self, place: int) -> float:
         """Return the sum over all processes."""
         return float(self._all[:, place].sum())
+
+    def each(self, place: int) -> list[float]:
+        """Return the number of each process."""
+        held: list[float] = self._all[:, place].tolist()
+        return held
 
     def buckets(self, spread: Spread) -> tuple[list[tuple[str, float]], float]:
         """Return a histogram over all processes as Prometheus has it: upper bound and how many up to it; the sum."""

@@ -45,12 +45,18 @@ class Process:
     """``semrec serve`` on a free port."""
 
     def __init__(
-        self, index: Path, *flags: str, context: ssl.SSLContext | None = None, under: tuple[str, ...] = ()
+        self,
+        index: Path,
+        *flags: str,
+        context: ssl.SSLContext | None = None,
+        under: tuple[str, ...] = (),
+        program: str | None = None,
     ) -> None:
         self.context = context
         self.index = index
         patient = ("--grace-seconds", str(HANG_SECONDS), "--deadline-ms", str(1000 * HANG_SECONDS))
-        command = [*under, sys.executable, "-m", "semrec_faiss", "serve", str(index), "--port", "0", "--no-access-log"]
+        runs = ["-m", "semrec_faiss"] if program is None else ["-c", program]
+        command = [*under, sys.executable, *runs, "serve", str(index), "--port", "0", "--no-access-log"]
         command += [*patient, *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT)
         assert self.process.stderr is not None

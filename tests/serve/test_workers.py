@@ -35,6 +35,7 @@ from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.settings import read_settings
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.workers.doors import door_in, make_door_folder
+from semrec_faiss.serve.workers.hanging import MOST_LOOKS, Beats
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
 from semrec_faiss.serve.workers.supervising import _Supervisor
@@ -176,12 +177,20 @@ def _status(port: int) -> int:
         return 0
 
 
-def _requests(port: int) -> dict[tuple[str, str], float]:
+def _told(port: int) -> list[Any]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
     connection.request("GET", "/metrics")
-    families = {one.name: one for one in text_string_to_metric_families(connection.getresponse().read().decode())}
-    samples = families["semrec_requests"].samples
-    return {(one.labels["route"], one.labels["status"]): one.value for one in samples if one.name.endswith("_total")}
+    families = text_string_to_metric_families(connection.getresponse().read().decode())
+    return [sample for family in families for sample in family.samples]
+
+
+def _samples(port: int) -> dict[str, float]:
+    return {one.name: one.value for one in _told(port) if not one.labels}
+
+
+def _requests(port: int) -> dict[tuple[str, str], float]:
+    own = [one for one in _told(port) if one.name == "semrec_requests_total"]
+    return {(one.labels["route"], one.labels["status"]): one.value for one in own}
 
 
 @pytest.mark.slow
@@ -279,6 +288,45 @@ def test_sighup_waits_for_a_worker_that_does_not_listen_yet(index: Path) -> None
     finally:
         supervisor._children = {}
         supervisor._close()
+
+
+def test_who_hangs_is_known_by_looks_that_saw_no_beat() -> None:
+    """Not by time: a machine that was suspended would count it, and so would who looks late."""
+    shared = bytearray(8 * Tallies.places() * 3)
+    looks, *workers = (Tallies(shared, 3, number, 2) for number in (0, 0, 1))
+    beats = Beats(looks)
+    for _ in range(3 * MOST_LOOKS):
+        workers[0].add(looks.beats)
+        assert beats.look({0}) == [], "1 is being started, and opens an index for as long as it takes"
+    for _ in range(MOST_LOOKS - 1):
+        workers[0].add(looks.beats)
+        assert beats.look({0, 1}) == []
+    workers[1].add(looks.beats)
+    for look in range(1, MOST_LOOKS + 2):
+        workers[0].add(looks.beats)
+        assert beats.look({0, 1}) == ([1] if look > MOST_LOOKS else []), look
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("owner", ["never", "always"])
+def test_a_worker_that_hangs_is_replaced(owner: str, index: Path) -> None:
+    """Once a fault: nobody noticed, and whose connection it held waited for ever."""
+    soon = "import semrec_faiss.serve.workers.hanging as one; one.MOST_LOOKS = 5"
+    process = Process(index, "--workers", "2", "--owner", owner, program=f"{soon}; import semrec_faiss.__main__")
+    hung = _children(process)[-1]
+    others = _alive(process) - {hung.pid}
+    try:
+        hung.send_signal(signal.SIGSTOP)
+        process.until(lambda: len(_alive(process) - others - {hung.pid}) == 1)
+        process.until(lambda: {_status(process.port) for _ in range(8)} == {200})
+        assert others < _alive(process), "nobody else was killed"
+        assert any("hangs: its event loop has not run for 5 s" in line for line in process.said)
+        samples = _samples(process.port)
+        assert (samples["semrec_workers_fallen_total"], samples["semrec_workers_hung_total"]) == (1, 1)
+    except BaseException:
+        process.process.kill()
+        raise
+    assert process.end() == 0, "".join(process.said)
 
 
 @pytest.mark.slow

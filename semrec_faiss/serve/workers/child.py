@@ -5,9 +5,9 @@ It is told what to be by a line of JSON on stdin, whose end is the supervisor's 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-import mmap
 import os
 import signal
 import socket
@@ -25,6 +25,7 @@ from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.server import Service, run, set_up_log
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.workers.hanging import beat
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
 from semrec_faiss.serve.workers.serving import RemoteServing
@@ -70,7 +71,9 @@ def main() -> int:
 
 
 def _work(part: Part, config: ServeConfig) -> None:
-    metrics = Metrics(_tallies(part))
+    tallies = _tallies(part)
+    tallies.set(tallies.in_flight, 0)  # as who fell in this place has left it
+    metrics = Metrics(tallies)
     if part.device is None:
         serving = Serving(config.index, config.settings, Batcher(metrics.batch))
     else:
@@ -79,7 +82,12 @@ def _work(part: Part, config: ServeConfig) -> None:
     service.handlers.after_reload = lambda: os.kill(os.getppid(), signal.SIGHUP)  # and so the other workers
     serving.after_taking = lambda name: _say({"serving": name})
     _load(serving, part.joins)  # before the door is opened, so that who gets in is answered
-    run(config, lambda address: _say({"listening": address}), service)
+
+    def listening(address: str) -> None:
+        beat(asyncio.get_running_loop(), tallies)
+        _say({"listening": address})
+
+    run(config, listening, service)
 
 
 def _load(serving: Serving, joins: str | None) -> None:
@@ -106,9 +114,8 @@ def _own(part: Part, config: ServeConfig) -> None:
 
 
 def _tallies(part: Part) -> Tallies:
-    size = 8 * Tallies.places() * part.processes
     workers = part.processes - (part.device is not None)
-    return Tallies(mmap.mmap(part.counts, size), part.processes, part.number, workers)
+    return Tallies.in_file(part.counts, part.processes, part.number, workers)
 
 
 def _end_with_supervisor() -> None:

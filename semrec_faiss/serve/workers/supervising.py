@@ -30,6 +30,7 @@ from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.tls import check_tls
 from semrec_faiss.serve.workers.child import Part
 from semrec_faiss.serve.workers.doors import door_in, make_door_folder
+from semrec_faiss.serve.workers.hanging import LOOK_SECONDS, MOST_LOOKS, Beats
 
 log = logging.getLogger("semrec.serve")
 
@@ -61,6 +62,7 @@ class _Supervisor:
         self._config = config.model_copy(update={"port": self._place.getsockname()[1]})
         self._counts = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the service runs
         self._counts.truncate(8 * Tallies.places() * self._processes)
+        self._tallies = Tallies.in_file(self._counts.fileno(), self._processes, 0, config.workers)
         self._folder = make_door_folder()
         self._events: SimpleQueue[tuple[int, dict[str, Any] | None]] = SimpleQueue()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
@@ -86,6 +88,7 @@ class _Supervisor:
             address = self._wait_for(workers)
             if not self._is_ending:
                 self._listening(address)
+            threading.Thread(target=self._look_for_hanging, daemon=True).start()
             self._watch()
         finally:
             self._close()
@@ -158,12 +161,29 @@ class _Supervisor:
                 running.discard(number)
             else:
                 log.error("worker %d has fallen (%s); another takes its place", number, self._code(number))
+                self._tallies.add(self._tallies.fallen)
                 del self._children[number]
                 time.sleep(RESTART_SECONDS)
                 if self._is_ending:
                     running.discard(number)
                 else:
                     self._begin(number)
+
+    def _look_for_hanging(self) -> None:
+        """Kill a worker that hangs, but none while another is not back: a disk that all wait for would end them all."""
+        beats, owner = Beats(self._tallies), self._config.workers
+        while not self._is_ending:
+            time.sleep(LOOK_SECONDS)
+            listening = self._listening_workers - {owner}
+            hanging = beats.look(listening)
+            if hanging and len(listening) == self._config.workers and not self._is_ending:
+                self._end_hanging(hanging[0])
+
+    def _end_hanging(self, number: int) -> None:
+        log.error("worker %d hangs: its event loop has not run for %.0f s", number, MOST_LOOKS * LOOK_SECONDS)
+        self._tallies.add(self._tallies.hung)
+        self._listening_workers.discard(number)
+        self._send(number, signal.SIGKILL)
 
     def _code(self, number: int) -> str:
         code = self._children[number].returncode

@@ -1,0 +1,42 @@
+"""Which workers hang: by a beat of the event loop, which all requests go through, and which no other thread can make.
+
+The process that they began with looks for it so often, and counts the looks that saw none: time in which it did not run
+itself, as while the machine was suspended, counts for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from semrec_faiss.serve.tallies import Tallies
+
+LOOK_SECONDS = 1.0
+"""Between two beats, and between two looks."""
+
+MOST_LOOKS = 60
+"""So many looks may see no beat. Loading 300,000 titles beside an event loop held it up for 0.04 s at most."""
+
+
+def beat(loop: asyncio.AbstractEventLoop, tallies: Tallies) -> None:
+    """Count a beat of this process now, and with each further second that its event loop runs."""
+    tallies.add(tallies.beats)
+    loop.call_later(LOOK_SECONDS, beat, loop, tallies)
+
+
+class Beats:
+    """The beats of all workers, as far as they were seen."""
+
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
+        self._seen = tallies.each(tallies.beats)
+        self._missed = [0] * len(self._seen)
+
+    def look(self, listening: Collection[int]) -> list[int]:
+        """Look once; return which of the workers that listen hang."""
+        now = self._tallies.each(self._tallies.beats)
+        for worker, beats in enumerate(now):
+            has_missed = worker in listening and beats == self._seen[worker]
+            self._missed[worker] = self._missed[worker] + 1 if has_missed else 0
+        self._seen = now
+        return [worker for worker in sorted(listening) if self._missed[worker] >= MOST_LOOKS]
