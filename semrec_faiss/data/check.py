@@ -165,7 +165,7 @@ def _check_vectors(
         one, other = (f"{record['title']} [{record['media_id']}]" for record in catalog.records(example))
         warnings.append(
             f"{path}: {duplicates:,} vectors equal an earlier one, such as those of {one} and {other}; such titles get "
-            "the same score in every search; to tell them apart, make their vectors from more text"
+            f"the same score in every search; to tell them apart, {_more(path, is_learned=is_learned)}"
         )
     return VectorsReport(
         path=path,
@@ -177,6 +177,14 @@ def _check_vectors(
         normalized=norms.normalized,
         duplicates=duplicates,
     )
+
+
+def _more(path: Path, *, is_learned: bool) -> str:
+    """Say what tells titles apart whose vectors are equal, by where the vectors come from."""
+    if is_learned:
+        return "learn from more interactions, or with text vectors that differ (`semrec dataset embed`)"
+    of_text = path.with_suffix(".json").is_file()  # as `dataset embed` leaves it
+    return f"make their vectors from more {'text' if of_text else 'of what is known about them'}"
 
 
 def _check_users(

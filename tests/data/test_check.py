@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from semrec_faiss.data.check import FieldReport, check_data_folder
+from semrec_faiss.data.interactions.transformation_file import JSON_NAME
 from semrec_faiss.errors import DataError, NotFoundError
 
 Make = Callable[..., Any]
@@ -149,10 +150,28 @@ def test_findings_are_warnings_each_with_what_to_do(tmp_path: Path, make_folder:
     assert f"norms from {norms.min():.4g} to {norms.max():.4g}" in unit
     assert "2 vectors equal an earlier one" in same
     assert "Film 3 (1953) [m00003] and Film 7 (1957) [m00007]" in same
+    assert same.endswith("make their vectors from more of what is known about them")
     assert "norms from 2 to 2" in far
     assert "field 'mixed' holds text on line 1, a whole number on line 2, and is kept as JSON text" in mixed
     assert "2 titles repeat an earlier title and year: 'Emma (1996)' (3 times); look these up by media_id" in emma
     assert len(report.warnings) == 5
+
+
+# Once a fault: of learned vectors, and of vectors of anything else, more text was advised.
+@pytest.mark.parametrize(
+    ("side_file", "advice"),
+    [
+        ("content_vectors.json", "make their vectors from more text"),
+        (JSON_NAME, "learn from more interactions, or with text vectors that differ (`semrec dataset embed`)"),
+    ],
+)
+def test_what_tells_equal_vectors_apart_is_what_they_are_made_of(
+    tmp_path: Path, make_folder: Make, side_file: str, advice: str
+) -> None:
+    made = make_folder(tmp_path / "d", vectors=np.eye(8)[[0, 1, 1]])
+    (made.root / "media" / side_file).write_text("{}", encoding="utf-8")
+    (same,) = (text for text in check_data_folder(made.root).warnings if "equal an earlier" in text)
+    assert same.endswith(f"to tell them apart, {advice}")
 
 
 def test_genres_that_differ_only_in_case_or_unicode_form_are_listed(tmp_path: Path, make_folder: Make) -> None:
