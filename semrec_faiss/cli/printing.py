@@ -69,7 +69,7 @@ def _plain(cell: str) -> Any:
 
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Show progress on stderr: one bar a step on a terminal, elsewhere a line now and then."""
+    """Show progress on stderr: a bar for each step that is not done on a terminal, elsewhere a line now and then."""
     if not sys.stderr.isatty():
         yield now_and_then()
         return
@@ -84,7 +84,7 @@ def progress_bars() -> Iterator[Progress]:
         def show(what: str, done: int, total: int, /) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+            bars.update(tasks[what], completed=done, total=total, visible=done < total)
 
         yield show
 

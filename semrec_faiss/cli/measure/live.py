@@ -46,7 +46,9 @@ def live(picture_of: Callable[[State], Picture]) -> Iterator[Callable[[State], N
     """Show on stderr each state that the run tells: a picture on a terminal, elsewhere a line now and then."""
     if not sys.stderr.isatty():
         tell = now_and_then()
-        yield lambda state: tell(f"{picture_of(state).unit}s done, now {state.now}", state.done, state.total)
+        yield lambda state: tell(
+            f"{picture_of(state).unit}s done, now {state.now}{_step(state)}", state.done, state.total
+        )
         return
     from rich.console import Console
     from rich.live import Live
@@ -63,12 +65,15 @@ def drawn(state: RunState, picture: Picture) -> Any:
     from rich.text import Text
 
     left = "" if state.seconds_left is None else f", about {as_duration(state.seconds_left)} left"
-    what, done, total = state.step
-    step = f" · {what} {done:,}/{total:,}" if what else ""
-    head = Text(f"{picture.unit} {min(state.done + 1, state.total)} of {state.total}{left}\n{state.now}{step}")
+    head = Text(f"{picture.unit} {min(state.done + 1, state.total)} of {state.total}{left}\n{state.now}{_step(state)}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=picture.title, title_justify="left")
     for number, name in enumerate(picture.columns):
         table.add_column(name, justify="right" if number else "left")
     for row in picture.best:
         table.add_row(*row)
     return Group(head, ProgressBar(total=state.total, completed=state.done, width=60), table)
+
+
+def _step(state: RunState) -> str:
+    what, done, total = state.step
+    return f" · {what} {done:,}/{total:,}" if what else ""

@@ -44,10 +44,10 @@ class Liked:
         return np.asarray(scores / np.sqrt(np.maximum(self.counts, 1)))
 
 
-def most_popular(liked: Liked, split: Split, k: int) -> Rows:
+def most_popular(liked: Liked, split: Split, k: int, progress: Progress = silent) -> Rows:
     """List the titles that most users like, without those that the user has seen: int64 (users, k)."""
     scores = liked.counts.astype(np.float64)
-    return _best(lambda _: scores, split, k)
+    return _best(lambda _: scores, split, k, "popular titles", progress)
 
 
 def liked_together(liked: Liked, split: Split, least: float, k: int, progress: Progress = silent) -> Rows:
@@ -65,16 +65,16 @@ def liked_together(liked: Liked, split: Split, least: float, k: int, progress: P
         part = split.known.part(user)
         return liked.liked_together(split.known.rows[part][split.known.ratings[part] >= least])
 
-    return _best(scores_of, split, k, progress)
+    return _best(scores_of, split, k, "titles liked together", progress)
 
 
-def by_chance(split: Split, titles: int, k: int, seed: int) -> Rows:
+def by_chance(split: Split, titles: int, k: int, seed: int, progress: Progress = silent) -> Rows:
     """List titles drawn at random, without those that the user has seen: int64 (users, k)."""
     random = np.random.default_rng([seed, *split.users[:1].tolist()])
-    return _best(lambda _: random.random(titles) + 1.0, split, k)
+    return _best(lambda _: random.random(titles) + 1.0, split, k, "titles by chance", progress)
 
 
-def _best(scores_of: Callable[[int], Values], split: Split, k: int, progress: Progress = silent) -> Rows:
+def _best(scores_of: Callable[[int], Values], split: Split, k: int, what: str, progress: Progress) -> Rows:
     """Rank by score, ties by row; -1 after the last title that has any score."""
     lists = np.full((len(split.users), k), -1, np.int64)
     for position, user in enumerate(split.users.tolist()):
@@ -86,8 +86,8 @@ def _best(scores_of: Callable[[int], Values], split: Split, k: int, progress: Pr
         best = best[scores[best] > 0]
         lists[position, : len(best)] = best
         if position % 100 == 0:
-            progress("titles liked together", position, len(split.users))
-    progress("titles liked together", len(split.users), len(split.users))
+            progress(what, position, len(split.users))
+    progress(what, len(split.users), len(split.users))
     return lists
 
 

@@ -138,7 +138,7 @@ def judgement_of(
         settled = settle({name: judged[name] for name in JUDGED})
     return Judgement.model_validate(
         {
-            "index": evaluator.about() | {"has_ratings": evaluator.has_ratings},
+            "index": evaluator.about(),
             "profile": chosen,
             "chosen_by": None if tried is None else f"{by} on the titles liked before those left out",
             "grid": grid,

@@ -26,12 +26,20 @@ from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
 from semrec_faiss.measure.evaluate.baselines import Liked, by_chance, liked_together, most_popular
 from semrec_faiss.measure.evaluate.holdout import Ratings, Split, hold_out_latest
 from semrec_faiss.measure.evaluate.lists import LENGTH, ListMaker
-from semrec_faiss.measure.evaluate.protocols import cold_titles, global_time, new_users, shared_out
+from semrec_faiss.measure.evaluate.protocols import (
+    COLD_DRAWS,
+    TIME_BLOCKS,
+    USER_FOLDS,
+    cold_titles,
+    global_time,
+    new_users,
+    shared_out,
+)
 from semrec_faiss.measure.evaluate.relearned import relearned
 from semrec_faiss.measure.quality.coverage import coverage
 from semrec_faiss.measure.quality.held_out_metrics import PER_USER, novelty, per_user
 from semrec_faiss.measure.quality.metrics import Interval, confidence_interval, difference_interval, mean_of
-from semrec_faiss.progress import Progress, silent
+from semrec_faiss.progress import Progress, silent, within
 from semrec_faiss.search.recommender import Recommender
 
 KS = (10, LENGTH)
@@ -42,6 +50,11 @@ RECOMMENDER, AS_GIVEN, POPULAR, TOGETHER = "recommender", "recommender_as_given"
 CHANCE = "by_chance"
 GLOBAL_TIME, NEW_USERS, COLD_TITLES = BESIDE = ("global_time", "new_users", "cold_titles")
 """The protocols that are measured beside the latest."""
+
+PARTS_BEFORE = {GLOBAL_TIME: 1, NEW_USERS: TIME_BLOCKS, COLD_TITLES: TIME_BLOCKS + USER_FOLDS}
+"""Splits that were judged before those of a protocol; of the clock's blocks the first is none."""
+
+PARTS = PARTS_BEFORE[COLD_TITLES] + COLD_DRAWS
 
 Judged = Unsettled
 """What `record.Judgement` is made of."""
@@ -84,6 +97,7 @@ class Evaluator:
         self.path = index
         self.protocol = protocol
         self._recommender = Recommender.open(index, settings)
+        self._maker_before: ListMaker | None = None
         if not self._recommender.users.has_seen:
             raise UsageError(
                 f"the index {index} does not know what its users have seen",
@@ -108,16 +122,12 @@ class Evaluator:
         split = hold_out_latest(ratings, self.protocol.held_out, self.protocol.liked, strict=self.protocol.strict)
         return shared_out([split], self.protocol.users, self.protocol.seed)[0]
 
-    @cached_property
-    def _maker_before(self) -> ListMaker:
-        return self.maker(self.before)
-
-    def maker(self, split: Split) -> ListMaker:
+    def maker(self, split: Split, progress: Progress = silent) -> ListMaker:
         """Make lists with the index, or with one of vectors that were learned of the split's rest alone."""
         transformation = self._recommender.saved.transformation
         index = self._recommender.index
         if transformation is not None:
-            index = relearned(index, transformation, split.rest.history)
+            index = relearned(index, transformation, split.rest.history, progress)
         return ListMaker(index, self.protocol.liked, self.protocol.seed)
 
     @property
@@ -147,13 +157,8 @@ class Evaluator:
         parts = [files[name].sha256 for name in names if name in files]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    @property
-    def has_ratings(self) -> bool:
-        """Whether the index knows how much users liked what they have seen; without, all of it counts as liked."""
-        return self._recommender.users.history.ratings is not None
-
     def about(self) -> Unsettled:
-        """Describe the index."""
+        """Describe the index; where it has no ratings, all that users have seen counts as liked."""
         return {
             "generation": self._recommender.saved.generation.name,
             "settings": self.index_settings,
@@ -161,6 +166,7 @@ class Evaluator:
             "titles": self._recommender.index.count,
             "users": self._ratings.users,
             "ratings": len(self._ratings.rows),
+            "has_ratings": self._recommender.users.history.ratings is not None,
         }
 
     def users_of(self, split: Split) -> int:
@@ -170,6 +176,8 @@ class Evaluator:
     def try_profile(self, profile: Profile, progress: Progress = silent) -> Unsettled:
         """Measure a profile on the titles liked before the latest; see `record.Summary`."""
         split = self.before
+        if self._maker_before is None:
+            self._maker_before = self.maker(split, progress)
         rows = self._maker_before.lists(split, profile, progress)
         return self._summary([split], [rows], _values(rows, split.held_out))
 
@@ -180,7 +188,10 @@ class Evaluator:
             ``protocol``, ``methods``, ``differences`` and ``beside`` as `document.evaluate_index` returns them.
         """
         profiles = {RECOMMENDER: chosen} | ({AS_GIVEN: given} if chosen != given else {})
-        judged = self._judge([self.latest], profiles, progress)
+        progress("reading what users did", 0, 1)
+        latest = [self.latest]
+        progress("reading what users did", 1, 1)
+        judged = self._judge(latest, profiles, 0, progress)
         beside = {name: self._judge_beside(name, chosen, progress) for name in BESIDE}
         counts = np.diff(self._ratings.offsets)
         evaluable = hold_out_latest(self._ratings, self.protocol.held_out, self.protocol.liked).users
@@ -203,7 +214,9 @@ class Evaluator:
             splits = shared_out(self._splits(name), self.protocol.users, self.protocol.seed)
         except UsageError as error:
             return NotMeasured(error.message)
-        return self._judge(splits, {RECOMMENDER: chosen}, progress) if splits else NotMeasured("too little was rated")
+        if not splits:
+            return NotMeasured("too little was rated")
+        return self._judge(splits, {RECOMMENDER: chosen}, PARTS_BEFORE[name], progress)
 
     def _splits(self, name: str) -> list[Split]:
         protocol, ratings = self.protocol, self._ratings
@@ -212,31 +225,36 @@ class Evaluator:
         strict = hold_out_latest(ratings, protocol.held_out, protocol.liked)
         return global_time(ratings, strict) if name == GLOBAL_TIME else new_users(strict, protocol.seed)
 
-    def _judge(self, splits: list[Split], profiles: Mapping[str, Profile], progress: Progress) -> Judged:
+    def _judge(
+        self, splits: list[Split], profiles: Mapping[str, Profile], parts_before: int, progress: Progress
+    ) -> Judged:
         """Hold the lists of profiles and baselines against what the splits left out, all users together."""
         lists: dict[str, list[Rows]] = {}
-        for split in splits:
-            for name, rows in self._all_lists(split, profiles, progress):
+        for part, split in enumerate(splits, start=parts_before + 1):
+            told = within(f"part {part} of {PARTS}", progress)
+            for name, rows in self._all_lists(split, profiles, told):
                 lists.setdefault(name, []).append(rows)
         values = {name: _joined_values(rows, splits) for name, rows in lists.items()}
-        return {
-            "users_evaluated": sum(len(split.users) for split in splits),
-            "methods": {name: self._summary(splits, lists[name], values[name]) for name in lists},
-            "differences": {
-                name: self._differences(values[RECOMMENDER], values[name]) for name in values if name != RECOMMENDER
-            },
-        }
+        methods, differences = {}, {}
+        for done, name in enumerate(lists):
+            told("confidence intervals", done, len(lists))
+            methods[name] = self._summary(splits, lists[name], values[name])
+            if name != RECOMMENDER:
+                differences[name] = self._differences(values[RECOMMENDER], values[name])
+        told("confidence intervals", len(lists), len(lists))
+        users = sum(len(split.users) for split in splits)
+        return {"users_evaluated": users, "methods": methods, "differences": differences}
 
     def _all_lists(
         self, split: Split, profiles: Mapping[str, Profile], progress: Progress
     ) -> Iterator[tuple[str, Rows]]:
-        maker, titles, protocol = self.maker(split), self._recommender.index.count, self.protocol
+        maker, titles, protocol = self.maker(split, progress), self._recommender.index.count, self.protocol
         for name, profile in profiles.items():
             yield name, maker.lists(split, profile, progress)
         liked = Liked(split.rest, protocol.liked, titles)
-        yield POPULAR, most_popular(liked, split, LENGTH)
+        yield POPULAR, most_popular(liked, split, LENGTH, progress)
         yield TOGETHER, liked_together(liked, split, protocol.liked, LENGTH, progress)
-        yield CHANCE, by_chance(split, titles, LENGTH, protocol.seed)
+        yield CHANCE, by_chance(split, titles, LENGTH, protocol.seed, progress)
 
     def _summary(self, splits: list[Split], lists: list[Rows], values: dict[str, Values]) -> Unsettled:
         """Return means over all users; novelty goes by what is known where the latest are left out."""

@@ -138,7 +138,9 @@ def hold_out_latest(ratings: Ratings, held_out: int, liked: float, *, strict: bo
     users = np.flatnonzero(counts > held_out)
     if not len(users):
         raise UsageError(
-            f"no user has more than {held_out} titles rated {liked:g} or better", fix="lower --hold-out or --liked"
+            f"no user has more than {held_out} titles that count as liked: rated {liked:g} or better, or seen where"
+            " nothing is rated",
+            fix="lower --hold-out or --liked",
         )
     liked_at = np.flatnonzero(is_liked)
     ends = before[ratings.offsets[users + 1]]

@@ -64,7 +64,7 @@ class ProfileTrial:
         protocol = self.evaluator.protocol
         about = self.evaluator.about()
         named = {"name": self.index_name, "digest": self.evaluator.digest}
-        told = {name: about[name] for name in ("settings", "exact", "titles", "users", "ratings")}
+        told = {name: about[name] for name in ("settings", "exact", "titles", "users", "ratings", "has_ratings")}
         return ProfileSettings(
             format=FORMAT,
             index=EvaluatedIndex.model_validate(named | told),

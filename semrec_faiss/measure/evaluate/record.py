@@ -97,6 +97,8 @@ class EvaluatedIndex(Part):
     titles: AtLeastOne
     users: Count
     ratings: Count
+    has_ratings: bool = True
+    """Whether these tell how much a title was liked; else all that was seen counts. Records of before do not say."""
 
 
 class EvaluatedDevice(Part):

@@ -10,12 +10,17 @@ from semrec_faiss.data.users import History
 from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.train import build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.progress import Progress, silent
 
 
-def relearned(index: VectorIndex, transformation: Transformation, history: History) -> VectorIndex:
+def relearned(
+    index: VectorIndex, transformation: Transformation, history: History, progress: Progress = silent
+) -> VectorIndex:
     """Learn the titles' vectors of ``history`` alone, beside the text parts of ``index``, and index them exactly."""
     text_part = transformation.text_part_of(index.vectors(np.arange(index.count)))
+    progress("learning vectors", 0, 1)
     vectors, _ = learn_beside(history, text_part, transformation.settings)
+    progress("learning vectors", 1, 1)
     config = FlatIndex(normalize=False)
     made = build_faiss_index(config, lambda: [(0, vectors)], len(vectors), vectors.shape[1], Device())
     return VectorIndex(made, config)

@@ -88,9 +88,18 @@ def evaluation_page(results: EvaluationResults) -> Document:
     judged = f", the best judged on {' and '.join(map(str, users))}" if users else ""
     summary = (
         f"{len(measured)} profiles tried on {first.users_evaluated} users{judged}; {first.protocol.held_out} titles"
-        f" left out of each, rated {first.protocol.liked:g} or better; chosen by {_told(by)}."
+        f" left out of each, {_liked(measured)}; chosen by {_told(by)}."
     )
     return Document(f"Recommendations: {results.plan.name}", summary, sections)
+
+
+def _liked(measured: Sequence[MeasuredProfile]) -> str:
+    """Say from when on a title counts as liked, by what the indexes know."""
+    rated = f"rated {measured[0].protocol.liked:g} or better"
+    known = {record.index.has_ratings for record in measured}
+    if known == {False}:
+        return "where all that was seen counts as liked, as nothing is rated"
+    return rated if known == {True} else f"{rated}, or merely seen where nothing is rated"
 
 
 def _told(metric: str) -> str:

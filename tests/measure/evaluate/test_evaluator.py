@@ -190,6 +190,24 @@ def test_a_whole_run_is_what_brute_force_gives(
     assert difference == pytest.approx(ours["recall"]["mean"] - popular, abs=2e-6)
 
 
+# Once a fault: minutes went by without a word, and each split began to count from nothing.
+def test_progress_tells_how_many_splits_are_judged_and_every_step_to_its_end(
+    index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]],
+) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+    evaluation_document.evaluate_index(
+        Evaluation(index[0], held_out=2, liked=3.5), lambda what, *far: told.setdefault(what, []).append(far)
+    )
+    assert all(steps[-1][0] == steps[-1][1] for steps in told.values())
+    parts = [int(found[1]) for what in told if (found := re.search(r", part (\d+) of 20$", what))]
+    assert parts == sorted(parts) and parts[0] == 1 and parts[-1] == 20
+    assert {
+        "popular titles, part 1 of 20",
+        "titles by chance, part 1 of 20",
+        "confidence intervals, part 20 of 20",
+    } <= set(told)
+
+
 def test_python_gets_what_the_command_writes(
     index: tuple[Path, NDArray[np.float64], list[list[tuple[int, float, int]]]], semrec: Semrec, tmp_path: Path
 ) -> None:

@@ -82,7 +82,9 @@ def test_the_latest_liked_titles_and_all_since_are_left_out() -> None:
     assert split.users.tolist() == [0, 1, 2]
     assert split.held_out.tolist() == [[0], [0], [2]]
     assert split.rest.ratings.tolist() == [4, 4.5, 4, 4, 3.5, 3, 5]
-    with pytest.raises(UsageError, match="no user has more than 9 titles rated 4 or better"):
+    with pytest.raises(
+        UsageError, match="no user has more than 9 titles that count as liked: rated 4 or better, or seen"
+    ):
         hold_out_latest(THREE, 9, 4.0)
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import made_records
+import numpy as np
 import pytest
 import yaml
 
+from semrec_faiss import build
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.evaluate.config import EvaluationSweep
 from semrec_faiss.measure.evaluate.plan import make_evaluation_plan
@@ -145,6 +147,32 @@ def test_files_are_written(results: EvaluationResults, tmp_path: Path) -> None:
         content = path.read_bytes()
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
         assert struct.unpack(">I", content[16:20])[0] >= 1700
+
+
+# Once a fault: of an index without ratings the page told of titles rated 4 or better.
+def test_of_what_nobody_rated_the_page_says_that_all_that_was_seen_counts(
+    results: EvaluationResults, tmp_path: Path
+) -> None:
+    songs = {"sku": list(range(30)), "name": [f"Song {n}" for n in range(30)]}
+    plays = {
+        "user": [n % 6 for n in range(60)],
+        "sku": [n // 2 for n in range(60)],
+        "when": [1e9 + n for n in range(60)],
+    }
+    vectors = np.random.default_rng(3).normal(size=(30, 8)).astype(np.float32)
+    build(vectors, songs, interactions=plays, output=tmp_path / "index")
+    asked = {"index": str(tmp_path / "index"), "hold_out": 2, "grid": {"popularity": 0.2}}
+    values = {"name": "songs", "results": str(tmp_path / "results"), "evaluate": asked}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    sweep, _ = load_sweep_file(tmp_path / "sweep.yaml")
+    assert isinstance(sweep, EvaluationSweep)
+    run_evaluation_sweep(make_evaluation_plan(sweep))
+    unrated = EvaluationResults.read(sweep.folder)
+    assert "left out of each, where all that was seen counts as liked, as nothing is rated; chosen by" in (
+        evaluation_page(unrated).summary
+    )
+    both = EvaluationResults(results.folder, results.plan, (*results.records, *unrated.records), None)
+    assert "rated 3.5 or better, or merely seen where nothing is rated; chosen by" in evaluation_page(both).summary
 
 
 def test_without_a_winner_the_page_says_so(results: EvaluationResults) -> None:
