@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.config.index_types import GPU_LIMIT
-from semrec_faiss.errors import DeviceError
+from semrec_faiss.errors import UsageError
 from semrec_faiss.index.cpu.exact import SCAN_ROWS, order_ties, rescore
 from semrec_faiss.index.cpu.products import best_of_batch
 from semrec_faiss.index.hardware.device import load_faiss
@@ -92,11 +92,13 @@ def search_selected(index: VectorIndex, queries: Vectors, k: int, mask: NDArray[
         scores float32 and rows int64 (queries, k), best first; -1 where an approximate index found fewer.
 
     Raises:
-        DeviceError: the index is on a GPU, or of a type that knows no selector.
+        UsageError: the index is on a GPU, or of a type that knows no selector.
     """
     if not honours_selector(index):
-        raise DeviceError(
-            f"the selector strategy needs a flat, inverted-list or graph index on a CPU, not {index.device}"
+        of = f"type {index.config.type} on {index.device}"
+        raise UsageError(
+            f"the selector strategy needs a flat, inverted-list or graph index on a CPU, not {of}",
+            fix="take another strategy",
         )
     faiss = load_faiss()
     selector = faiss.IDSelectorBitmap(np.packbits(index.base_mask(mask), bitorder="little"))
