@@ -99,7 +99,7 @@ class ShardedSearcher(Searcher):
     def _check_k(self, wish: Wish) -> None:
         limit = self.index.k_limit
         if limit is not None and wish.k > limit and wish.strategy != "subset":
-            raise UsageError(f"k is {wish.k}; it must be from 1 to {limit}", fix="--strategy subset takes any k")
+            raise UsageError(f"k is {wish.k}; it must be from 1 to {limit}", fix="lower k, or take strategy subset")
 
     def _clauses(self, wanted: Filter) -> tuple[str, ...]:
         """Make the clauses of a filter, and look for mistakes in them."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Scores
+from semrec_faiss.errors import DataError
 
 Exactness = bool | Literal["proven"]
 """Whether a brute-force scan would give the same titles, ties aside; proven where the answer itself showed it."""
@@ -96,3 +97,9 @@ def padded(table: NDArray[Any], value: float, width: int) -> NDArray[Any]:
     """Fill a table (rows, columns) up to ``width`` columns with a value."""
     lacking = width - table.shape[1]
     return np.concatenate((table, np.full((len(table), lacking), value, table.dtype)), axis=1)
+
+
+def score_overflow() -> DataError:
+    """Return what is said of a query so long that its product with a title's vector is no float32."""
+    fix = "divide the query by its length, or build the index with index.normalize: true"
+    return DataError("a score is larger than a float32 can hold", fix=fix)

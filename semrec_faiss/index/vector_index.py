@@ -25,7 +25,7 @@ from semrec_faiss.index.factory import holds_vectors_exactly
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
 from semrec_faiss.index.hardware.device import Device, out_of_k_limit
 from semrec_faiss.index.queries import as_batch, checked_count, prepared_block
-from semrec_faiss.index.search_result import Exactness, SearchResult, joined
+from semrec_faiss.index.search_result import Exactness, SearchResult, joined, score_overflow
 
 if TYPE_CHECKING:
     from semrec_faiss.index.exclusions import Exclusions
@@ -231,9 +231,7 @@ class VectorIndex(FaissIndex):
             strategy += "+scan" if self._fill_short(block, scores, rows) else ""
             order_ties(scores, rows)
         if not self._normalizes and not np.isfinite(scores).all():
-            raise DataError(
-                "a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors"
-            )
+            raise score_overflow()
         exact = "proven" if self.is_screened(len(block), k) else self.exact
         return SearchResult(rows, scores, exact, strategy, *unproven)
 

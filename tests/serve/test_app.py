@@ -26,6 +26,7 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.data.text.encoder import ModelSource
 from semrec_faiss.deadline import TooLateError, due_at
+from semrec_faiss.errors import DamagedIndexError, DeviceError, MissingModelError, MissingPackageError, SemrecError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.answers.answer_json import numbers_json
 from semrec_faiss.search.filters.filter import Selections
@@ -34,7 +35,7 @@ from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.serve.asking.answering import ask
 from semrec_faiss.serve.wire.messages import ARROW, Request, scores_json
-from semrec_faiss.serve.wire.problems import Refused
+from semrec_faiss.serve.wire.problems import Refused, reply_to
 from semrec_faiss.serve.wire.questions import Recommend, Similar, question_in
 from tests.serve.conftest import build
 
@@ -263,7 +264,24 @@ def test_a_mistake_is_a_problem_document(route: str, question: Any, status: int,
     assert detail in problem["detail"]
     assert (problem["status"], problem["request_id"], reply.headers["x-request-id"]) == (status, "mine-1", "mine-1")
     assert "Traceback" not in reply.text
-    assert problem["fix"]
+    assert problem["fix"] and not re.search(r"--|semrec ", problem["fix"].partition("build the index")[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (DamagedIndexError("items.parquet is not as it was written", fix="run `semrec rollback INDEX`"), 503),
+        (DeviceError("memory does not suffice", fix="set device.kind=cpu"), 503),
+        (MissingPackageError("sentence-transformers is not installed", fix="pip install it"), 501),
+        (MissingModelError("the model is not here", fix="pip install it"), 400),
+    ],
+)
+def test_a_fix_for_the_servers_machine_says_whose_it_is(error: SemrecError, status: int) -> None:
+    """Once a fault: whoever asked over HTTP was told to run `semrec rollback`, or to set the device."""
+    reply = reply_to(error, None, Path("index"))
+    assert reply.status == status
+    assert json.loads(reply.body)["fix"] == f"for whoever runs the service: {error.fix}"
+    assert b"fix" not in reply_to(DeviceError("FAISS failed"), None, Path("index")).body
 
 
 def test_a_genre_that_there_is_not_names_those_that_may_be_meant(asker: Any) -> None:
@@ -302,7 +320,8 @@ def test_a_text_model_that_is_not_here_is_told_with_the_fix(
         monkeypatch.setattr("semrec_faiss.search.text.find_model", lambda _, source=source: source)
         reply = asker.post("/v1/search", {"text": "a heist"})
         assert (reply.status_code, reply.headers["content-type"]) == (400, "application/problem+json")
-        assert told in reply.json()["detail"] and reply.json()["fix"] and "candidates" not in reply.json()
+        assert told in reply.json()["detail"] and "candidates" not in reply.json()
+        assert reply.json()["fix"].startswith("for whoever runs the service: p") and "--" not in reply.json()["fix"]
     assert asker.post("/v1/search", {"text": "a heist", "exclude": ["nothing such"]}).status_code == 404
     assert asker.post("/v1/search", {"vectors": [[1.0, 2.0]]}).status_code == 200
     described = asker.get("/openapi.json").json()["paths"]["/v1/search"]["post"]["responses"]["400"]["description"]

@@ -171,7 +171,7 @@ def _check_device(torch: Any, device: str | None) -> None:
         torch.empty(1, device=device)
     except Exception as error:  # an unknown name, a build without CUDA, no such GPU: each its own type
         raise DeviceError(
-            f"the device {device!r} cannot be used: {_first_line(error)}", fix="leave --device out, or give cpu"
+            f"the device {device!r} cannot be used: {_first_line(error)}", fix="give none, or cpu"
         ) from error
 
 
@@ -190,7 +190,7 @@ class _SentenceTransformerEncoder:
         except RuntimeError as error:
             raise DeviceError(
                 f"the text model failed on {self.device}: {_first_line(error)}",
-                fix=f"try --batch-size {max(1, self.batch_size // 4)} (it is {self.batch_size}), or --device cpu",
+                fix=f"try batches of {max(1, self.batch_size // 4)} texts, not of {self.batch_size}, or the device cpu",
             ) from error
         return np.asarray(vectors, dtype=np.float32)
 

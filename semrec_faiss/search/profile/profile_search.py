@@ -107,7 +107,7 @@ class ProfileSearch:
                 if not self._users.has_seen:
                     raise UsageError(
                         "the index does not know what its users have seen, which a profile works on",
-                        fix="add users/seen.parquet to the data; build it again",
+                        fix="leave the profile out, or add users/seen.parquet to the data, and build the index again",
                     )
                 self._history = self._users.history
             return self._history

@@ -71,7 +71,7 @@ class Taste:
         given = (stars - 1) / 4 if profile is None else profile_weights(said, profile)
         weights += zip(self.ratings, given.tolist(), strict=True)
         if not weights:
-            raise UsageError("nothing is liked, disliked or rated", fix='for example: --like "Alien (1979)"')
+            raise UsageError("nothing is liked, disliked or rated", fix='name a title that is liked: "Alien (1979)"')
         return weights
 
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.errors import UsageError
 from semrec_faiss.index.cpu.exact import SPARE
 from semrec_faiss.index.exclusions import either
-from semrec_faiss.index.search_result import SearchResult
+from semrec_faiss.index.search_result import SearchResult, score_overflow
 from semrec_faiss.index.subset import scan_rows, search_selected
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.allowed import MARGIN, Way, best_allowed, score_one_way, since, take_first
@@ -71,10 +71,9 @@ def restricted_top_k(
         costs: measured costs to choose by; the built-in ones by default.
 
     Raises:
-        UsageError: k is out of range, where ``subset`` takes any; the strategy is unknown, or is masked where the index
-            is not of type fused on a GPU.
+        UsageError: k is out of range, where ``subset`` takes any; the strategy is unknown, is masked where the index is
+            not of type fused on a GPU, or selector where FAISS has none.
         DataError: a score is larger than a float32 can hold.
-        DeviceError: the selector is asked for where FAISS has none.
     """
     if strategy not in _STRATEGIES:
         raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(_STRATEGIES)}")
@@ -109,7 +108,7 @@ def restricted_top_k(
 
 def _check_finite(index: VectorIndex, result: TopK) -> None:
     if not index.config.normalize and not np.isfinite(result.scores[result.rows >= 0]).all():
-        raise DataError("a score is larger than a float32 can hold", fix="set normalize: true, or scale the vectors")
+        raise score_overflow()
 
 
 def users_top_k(index: VectorIndex, held: HeldUsers, asked: UserRows, k: int, restriction: Restriction) -> TopK:

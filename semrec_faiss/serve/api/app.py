@@ -155,11 +155,15 @@ class App:
         if keys is None:
             if not _is_local(request.headers.get(b"host", b"")):  # a page that calls this machine by its name
                 raise Refused(
-                    403, "without keys this service answers to localhost only", fix="semrec serve keys add NAME"
+                    403,
+                    "without keys this service answers to localhost only",
+                    fix="ask on its own machine, at localhost, or have whoever runs the service give it keys",
                 )
             if route.role == "admin":
                 raise Refused(
-                    403, "without keys nobody may do this over HTTP", fix="send the process SIGHUP, or add a key"
+                    403,
+                    "without keys nobody may do this over HTTP",
+                    fix="have whoever runs the service send its process SIGHUP, or give it keys",
                 )
             return None
         if route.role is None:
@@ -258,7 +262,7 @@ def _no_key(given: str) -> Refused:
     detail, fix = "a key is needed", "send the header Authorization: Bearer KEY"
     if given[:7].lower() == "bearer ":
         detail = "the key is none that this service knows"
-        fix = "send one that `semrec serve keys add` made; a new one counts from the next SIGHUP or /v1/reload on"
+        fix = "ask whoever runs the service for one; a new one counts from its next SIGHUP or /v1/reload on"
     elif given:
         detail = "the header Authorization is not of the form Bearer KEY"
     return Refused(401, detail, fix=fix, headers={"www-authenticate": "Bearer"})

@@ -15,7 +15,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 LINGER_SECONDS = 2.0
 """So long the rest of a body that is too large is dropped: who writes on after the door closed sees no reply."""
 
-_SMALLER = "send fewer queries a request, vectors as vectors_base64 or Arrow, or raise the service's --max-body-mb"
+_SMALLER = (
+    "send fewer queries a request, or vectors as vectors_base64 or Arrow, or have whoever runs the service raise"
+    " max_body_mb"
+)
 
 
 async def read_body(request: Request, receive: Receive, most: int) -> bytes:

@@ -41,6 +41,7 @@ LISTS = {Similar: ("titles",), Recommend: ("users",), Search: ("texts",)}
 """The fields of a question that hold a query each."""
 
 _AGAIN = "ask again after the seconds of Retry-After"
+_RAISE = "have whoever runs the service raise"
 
 MOST_TITLES = 50
 """Of a look-up as one types."""
@@ -271,7 +272,9 @@ class Handlers:
         limits = self._limits
         k: int = question.k  # type: ignore[attr-defined]
         if k > limits.max_k:
-            raise Refused(422, f"k is {k}; this service gives at most {limits.max_k}", fix="raise its --max-k")
+            raise Refused(
+                422, f"k is {k}; this service gives at most {limits.max_k}", fix=f"ask for fewer, or {_RAISE} max_k"
+            )
         queries = 0 if vectors is None else len(vectors)
         for name in LISTS.get(type(question), ()):
             several = getattr(question, name)
@@ -281,14 +284,14 @@ class Handlers:
             raise Refused(
                 422,
                 f"{queries} queries in one request; this service takes at most {limits.max_queries}",
-                fix="send several requests, or raise its --max-queries",
+                fix=f"send several requests, or {_RAISE} max_queries",
             )
         if (results := max(1, queries) * k) > limits.max_results:
             raise Refused(
                 422,
                 f"{max(1, queries)} queries of k {k} are {results} results; this service gives at most"
                 f" {limits.max_results} a request",
-                fix="send fewer queries, a smaller k or several requests, or raise its --max-results",
+                fix=f"send fewer queries, a smaller k or several requests, or {_RAISE} max_results",
             )
 
     def _slowly(self, served: Served, asked: LookedUp, due: float) -> tuple[Reply, dict[str, float]]:

@@ -78,6 +78,9 @@ _STATUS: tuple[tuple[type[SemrecError], int], ...] = (
     (MissingPackageError, 501),
 )
 
+_MENDED_THERE = (MissingModelError, MissingPackageError, DamagedIndexError, DeviceError)
+"""Whoever asks can mend none of these, however often: the fix is for the machine that the service runs on."""
+
 
 def without_path(text: str, index: Path) -> str:
     """Write INDEX for the path of the index: whoever asks is told nothing of the machine's disk."""
@@ -99,6 +102,8 @@ def reply_to(error: BaseException, request_id: str | None, index: Path) -> Reply
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
         detail = without_path(error.message, index)
         fix = None if error.fix is None else without_path(error.fix, index)
+        if fix is not None and isinstance(error, _MENDED_THERE):
+            fix = f"for whoever runs the service: {fix}"
         candidates = list(error.candidates) or None
         if isinstance(error, NotFoundError):
             media_ids = list(error.media_ids) or None

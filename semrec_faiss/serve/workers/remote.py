@@ -90,7 +90,7 @@ class RemoteDevice:
     def _fail(self, number: int) -> None:
         reply = self._waiting.pop(number, None)
         if reply is not None:
-            reply.set_exception(DeviceError("the process that owns the device is gone", fix="ask again in a moment"))
+            reply.set_exception(DeviceError("the process that owns the device is gone", fix="start it again"))
 
 
 def _pass_on(reply: Future[frames.ToWorker], found: Future[TopK]) -> None:
