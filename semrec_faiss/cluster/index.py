@@ -16,7 +16,7 @@ from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.hardware.device import Device
-from semrec_faiss.index.queries import checked_count
+from semrec_faiss.index.queries import as_batch, checked_count
 from semrec_faiss.index.search_result import Exactness, SearchResult
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.restricted.found import TopK
@@ -64,9 +64,9 @@ class ShardedIndex(VectorIndex):
                 found[at] = vectors
         return found
 
-    def search(self, queries: NDArray[Any], k: int, *, prepared: bool = False) -> SearchResult:
+    def search(self, queries: NDArray[Any], k: int, *, prepared: bool = False, first: int = 0) -> SearchResult:
         """Find the ``k`` best titles of each query; see `VectorIndex.search`."""
-        asked = queries if prepared else self.prepare(queries)
+        asked = queries if prepared else self._prepared_block(as_batch(queries, self.dim), first)
         found = self.best(asked, checked_count(k), NOTHING_ASKED, None, "auto")
         return SearchResult(found.rows, found.scores, found.exact, found.strategy)
 

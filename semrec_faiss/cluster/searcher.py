@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.cluster.index import ShardedIndex
@@ -62,6 +64,10 @@ class ShardedSearcher(Searcher):
             return self.index.best(np.ascontiguousarray(queries[at]), size, allowed, mine, strategy)
 
         return self.varied(len(queries), wish, pool, queries)
+
+    def run_given(self, given: NDArray[Any], wish: Wish) -> TopK:
+        """Find what ``wish`` asks for, of vectors that are prepared here; see `Searcher.run_given`."""
+        return self.run(self.index.prepare(given), wish)
 
     def alike(self, asked: LikenessQuery, wish: Wish, exclusions: Exclusions) -> TopK:
         """Find the titles most like what is asked."""

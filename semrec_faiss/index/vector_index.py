@@ -194,13 +194,14 @@ class VectorIndex(FaissIndex):
         batch = as_batch(queries, self.dim, or_one=True)
         return self._prepared_block(batch, 0)
 
-    def search(self, queries: NDArray[Any], k: int, *, prepared: bool = False) -> SearchResult:
+    def search(self, queries: NDArray[Any], k: int, *, prepared: bool = False, first: int = 0) -> SearchResult:
         """Find the ``k`` best titles of each query, all of them when the index has fewer.
 
         Args:
             queries: float (queries, dim).
             k: how many; at least 1, at most 2,048 on a GPU.
             prepared: the queries are already what `prepare` returns (stored user vectors are).
+            first: the number of the first query, from which messages count.
 
         Raises:
             UsageError: a wrong shape, or k out of range.
@@ -210,17 +211,17 @@ class VectorIndex(FaissIndex):
         k = self._checked_k(k)
         batch = as_batch(queries, self.dim)
         if len(batch) > QUERY_BLOCK_ROWS:  # each block is prepared by itself: a float32 copy of all would cost memory
-            return joined(
-                [
-                    self.search(self._prepared(batch, start, prepared=prepared), k, prepared=True)
-                    for start in range(0, len(batch), QUERY_BLOCK_ROWS)
-                ]
-            )
-        block = self._prepared(batch, 0, prepared=prepared)
-        strategy = "refine" if self._refine else "index"
-        unproven = (0, 0)
+            starts = range(0, len(batch), QUERY_BLOCK_ROWS)
+            blocks = (batch[start : start + QUERY_BLOCK_ROWS] for start in starts)
+            asked = zip(blocks, starts, strict=True)
+            return joined([self.search(block, k, prepared=prepared, first=start) for block, start in asked])
+        block = batch if prepared or self.fused is not None else self._prepared_block(batch, first)
+        strategy, unproven = "refine" if self._refine else "index", (0, 0)
         if self.fused is not None:
-            found = self.fused.search(np.ascontiguousarray(block), k)
+            if prepared:
+                found = self.fused.search(np.ascontiguousarray(block), k)
+            else:
+                found = self.fused.search_given(block, first, k, normalize=self._normalizes)
             rows, scores, unproven = found.rows, found.scores, (found.repeated, found.scanned)
         elif self.exact:
             scores, rows = self.settled(self.unsettled, block, k, min(self.count, self.k_limit or self.count))
@@ -234,11 +235,6 @@ class VectorIndex(FaissIndex):
             raise score_overflow()
         exact = "proven" if self.is_screened(len(block), k) else self.exact
         return SearchResult(rows, scores, exact, strategy, *unproven)
-
-    def _prepared(self, batch: NDArray[Any], start: int, *, prepared: bool) -> NDArray[Any]:
-        """Return the block of queries that begins at ``start``, which messages count from."""
-        block = batch[start : start + QUERY_BLOCK_ROWS]
-        return block if prepared else self._prepared_block(block, start)
 
     def _prepared_block(self, block: NDArray[Any], first: int) -> Vectors:
         divided = None if self.fused is None else self.fused.divided

@@ -226,9 +226,9 @@ class Recommender(LivingIndex):
             ['A Trip to the Moon (1902)', 'The Cabinet of Dr. Caligari (1920)']
         """
         wanted, now = Wish.of(k, **wish), self._now
-        queries = now.index.prepare(vectors)
         started = time.perf_counter()
-        return now.answers(now.searcher.run(queries, wanted), wanted, {"position": range(len(queries))}, started)
+        found = now.searcher.run_given(vectors, wanted)
+        return now.answers(found, wanted, {"position": range(len(found.rows))}, started)
 
     @overload
     def search_text(  # type: ignore[overload-overlap]

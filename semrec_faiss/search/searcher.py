@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.index.cpu.exact import VectorsOf
 from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, either
+from semrec_faiss.index.queries import as_batch
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search.diversity import Groups, choose_varied
 from semrec_faiss.search.filters.filter import Filter, Selections
@@ -24,7 +26,7 @@ from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.strategy import USUAL_BATCH
 from semrec_faiss.search.restricted.topk import FEW_EXCLUDED, Strategy, restricted_top_k, users_top_k
 from semrec_faiss.search.user_rows import UserRows
-from semrec_faiss.search.wish import Wish
+from semrec_faiss.search.wish import Wish, plain
 
 if TYPE_CHECKING:
     from semrec_faiss.index.fused.titles.users import HeldUsers
@@ -92,6 +94,19 @@ class Searcher:
         if restriction.mask is not None:
             found.stages.insert(0, filtering)
         return found
+
+    def run_given(self, given: NDArray[Any], wish: Wish) -> TopK:
+        """Find what ``wish`` asks for, of vectors that are not prepared; see `run`.
+
+        Type fused prepares many on their way to a GPU, while it searches for those before them.
+
+        Raises:
+            UsageError, DataError: as `VectorIndex.prepare`.
+        """
+        given = as_batch(given, self.index.dim, or_one=True)
+        if wish is not plain(wish.k) or self.index.fused is None or not self.index.exact:
+            return self.run(self.index.prepare(given), wish)
+        return restricted_top_k(self.index, given, wish.k, Restriction(self.index.count), prepared=False)
 
     def listed(self, wish: Wish, queries: int, exclusions: Exclusions | None) -> tuple[Wish, Exclusions | None]:
         """Join what a wish excludes with what single queries do, so that it costs no mask of all titles.

@@ -7,17 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, part_of
 from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.plan import bitmap_words
-from semrec_faiss.index.fused.sending import COPIED_AT_ONCE, SENT_APART, Sending, copied, parts_of, staged
+from semrec_faiss.index.fused.sending import (
+    COPIED_AT_ONCE,
+    SENT_APART,
+    SENT_IN_PART,
+    Preparing,
+    Sending,
+    copied,
+    divided,
+    parts_of,
+    staged,
+)
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.users import GpuUsers
+from semrec_faiss.index.queries import prepared_block
 
 LEAST_LISTED, LISTED_EACH = MOST_LISTED, 512
 """Rows to leave out that a recording has room for: in all at least, and a query."""
@@ -37,10 +50,36 @@ class Lists:
 
 @dataclass(frozen=True)
 class VectorBatch:
-    """Queries as vectors, float32 (queries, dim), and rows that single ones must not return."""
+    """Queries as vectors, and rows that single ones must not return.
+
+    Attributes:
+        vectors: float32 (queries, dim); to be sent from `ready` alone where they are being prepared.
+        excluded: what single queries must not return.
+        preparing: what prepares them, of queries of which these are those from ``first`` on; None where they are ready.
+    """
 
     vectors: Vectors
     excluded: Exclusions | None = None
+    preparing: Preparing | None = None
+    first: int = 0
+
+    @classmethod
+    def of_given(cls, given: NDArray[Any], first: int, device: Any, *, normalize: bool) -> VectorBatch:
+        """Prepare queries for a GPU: many in parts, each when it is to be sent, while those before it are searched.
+
+        Args:
+            given: numbers (queries, dim).
+            first: the number of the first one, for messages.
+            device: the GPU.
+            normalize: whether to bring each to unit length.
+
+        Raises:
+            DataError: a query cannot be searched for, see `prepared_block`; of many, what sends them does.
+        """
+        if 4 * given.size > SENT_IN_PART:
+            preparing = Preparing(given, first, device, normalize=normalize)
+            return cls(preparing.vectors, preparing=preparing)
+        return cls(prepared_block(given, first, normalize=normalize, divided=partial(divided, device=device)))
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -57,10 +96,18 @@ class VectorBatch:
 
     def part(self, queries: slice) -> VectorBatch:
         """Return a slice of the queries."""
-        return VectorBatch(self.vectors[queries], part_of(self.excluded, queries))
+        first = self.first + queries.start
+        return VectorBatch(self.vectors[queries], part_of(self.excluded, queries), self.preparing, first)
+
+    def ready(self, queries: slice) -> Vectors:
+        """Return the vectors of a slice, prepared now if they are not yet."""
+        vectors = self.vectors[queries]
+        if self.preparing is not None:
+            self.preparing.until(self.first + queries.start + len(vectors))
+        return vectors
 
     def take(self, queries: Rows) -> VectorBatch:
-        """Return some of the queries."""
+        """Return some of the queries, which have been sent before."""
         return VectorBatch(self.vectors[queries], None if self.excluded is None else self.excluded.take(queries))
 
     def staged(self, device: Any, least: int) -> VectorBatch:
@@ -79,14 +126,17 @@ class VectorBatch:
             Which queries, and their vectors there, float32 (some, dim).
         """
         torch, given = load_torch(), as_tensor(self.vectors)
-        if self.vectors.nbytes <= COPIED_AT_ONCE or given.is_pinned():
+        is_there = given.is_pinned()
+        if self.preparing is None and (self.vectors.nbytes <= COPIED_AT_ONCE or is_there):
             yield slice(0, len(self)), given.to(device, non_blocking=True)
             return
-        locked = torch.empty(given.shape, pin_memory=device.type == "cuda")
+        locked = given if is_there else torch.empty(given.shape, pin_memory=device.type == "cuda")
         there, parts = torch.empty(given.shape, device=device), parts_of(*given.shape)
         sending = Sending(there, len(parts))
         for part in parts:
-            locked[part].copy_(given[part])
+            self.ready(part)
+            if not is_there:
+                locked[part].copy_(given[part])
             sending.copy(locked[part], part)
             yield part, there[part]
 
@@ -222,7 +272,7 @@ class VectorFeed:
             self.lists.rows[:count].copy_(self._rows_in[:count], non_blocking=True)
         sending = Sending(self.queries, len(self.parts) if self._alone else 1) if self._is_large else None
         for part in self.parts:
-            vectors = batch.vectors[part]
+            vectors = batch.ready(part)
             here = slice(part.start, part.start + len(vectors))
             if sending is None:
                 np.copyto(self._queries_view[here], vectors)

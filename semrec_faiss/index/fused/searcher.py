@@ -130,6 +130,13 @@ class FusedSearcher:
         with self.lock:
             return self.start(VectorBatch(queries, excluded), mask, FusedResult.empty(len(queries), k)).result()
 
+    def search_given(self, given: NDArray[Any], first: int, k: int, *, normalize: bool) -> FusedResult:
+        """Find the k best titles of queries that are prepared on the way; see `search` and `VectorBatch.of_given`."""
+        self._check(k)
+        batch = VectorBatch.of_given(given, first, self.device, normalize=normalize)
+        with self.lock:
+            return self.start(batch, None, FusedResult.empty(len(given), k)).result()
+
     def search_users(
         self,
         users: GpuUsers,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.index.fused.plan import LARGEST_TILE
 from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
+from semrec_faiss.index.queries import prepared_block
 
 COPIED_AT_ONCE = 2 << 20
 """Bytes of queries that numpy copies sooner than torch on many threads, which have to wake, and spin afterwards."""
@@ -50,18 +52,54 @@ class Sending:
         self._cuda.current_stream(self._there.device).wait_stream(self._apart)
 
 
-def divided(queries: NDArray[Any], lengths: NDArray[Any], device: Any) -> Vectors:
-    """Divide queries by their lengths: many into page-locked memory, so that they need not be copied there.
+def room_for(shape: tuple[int, ...], device: Any) -> Vectors:
+    """Make room for float32 queries, page-locked unless they are too many, so that they need not be copied there."""
+    torch = load_torch()
+    locked = device.type == "cuda" and 4 * math.prod(shape) <= LOCKED_BYTES
+    room: Vectors = torch.empty(shape, dtype=torch.float32, pin_memory=locked).numpy()
+    return room
 
-    Torch takes a fifth of numpy's time for that, and several threads.
-    """
+
+def divided(queries: NDArray[Any], lengths: NDArray[Any], device: Any) -> Vectors:
+    """Divide queries by their lengths, float (queries, 1): many into `room_for` them."""
     if 4 * queries.size <= SENT_APART:
         return np.asarray(queries / lengths, np.float32)
-    torch = load_torch()
-    locked = device.type == "cuda" and 4 * queries.size <= LOCKED_BYTES
-    into = torch.empty(queries.shape, dtype=torch.float32, pin_memory=locked)
-    found: Vectors = torch.div(as_tensor(queries), as_tensor(lengths), out=into).numpy()
-    return found
+    return _divided_into(room_for(queries.shape, device), queries, lengths)
+
+
+def _divided_into(room: Vectors, queries: NDArray[Any], lengths: NDArray[Any]) -> Vectors:
+    """Divide by torch, which takes a fifth of numpy's time for that, and several threads."""
+    load_torch().div(as_tensor(queries), as_tensor(lengths), out=as_tensor(room))
+    return room
+
+
+class Preparing:
+    """Queries as they were given, prepared in parts: each when it is to be sent, while those before it are searched.
+
+    Attributes:
+        vectors: float32 (queries, dim), of which the first ones are prepared, and the others hold nothing yet.
+    """
+
+    def __init__(self, given: NDArray[Any], first: int, device: Any, *, normalize: bool) -> None:
+        """Make room for them; see `prepared_block`, which the arguments are for."""
+        self.vectors = room_for(given.shape, device)
+        self._given, self._first, self._normalize, self._done = given, first, normalize, 0
+
+    def until(self, stop: int) -> None:
+        """Prepare the queries before ``stop`` that are not yet.
+
+        Raises:
+            DataError: one of them cannot be searched for; see `prepared_block`.
+        """
+        if stop <= self._done:
+            return
+        part = slice(self._done, stop)
+        room = self.vectors[part]
+        first, divided = self._first + part.start, partial(_divided_into, room)
+        prepared = prepared_block(self._given[part], first, normalize=self._normalize, divided=divided)
+        if not np.may_share_memory(prepared, room):
+            copied(as_tensor(prepared), as_tensor(room))
+        self._done = stop
 
 
 def staged(queries: Vectors, device: Any, least: int) -> Vectors:

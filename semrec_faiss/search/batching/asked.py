@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+from numpy.typing import NDArray
+
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.deadline import due
@@ -85,3 +87,7 @@ class BatchedSearcher(Searcher):
         if wish is not plain(wish.k):
             self.check(wish)
         return self.batcher.run(Asked(self, queries, wish, exclusions, due()))
+
+    def run_given(self, given: NDArray[Any], wish: Wish) -> TopK:
+        """Find what ``wish`` asks for, of vectors that the caller's thread prepares; see `Searcher.run_given`."""
+        return self.run(self.index.prepare(given), wish)

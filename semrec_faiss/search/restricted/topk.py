@@ -58,6 +58,7 @@ def restricted_top_k(
     strategy: Strategy = "auto",
     gathered: Vectors | None = None,
     costs: Costs | None = None,
+    prepared: bool = True,
 ) -> TopK:
     """Find the k best titles that each query may return.
 
@@ -69,6 +70,7 @@ def restricted_top_k(
         strategy: how; ``auto`` chooses by matching count, batch, index type and device.
         gathered: the vectors of ``restriction.rows``, float32, where the caller keeps them.
         costs: measured costs to choose by; the built-in ones by default.
+        prepared: False for numbers that an exact index prepares as it searches for them: nothing is restricted then.
 
     Raises:
         UsageError: k is out of range, where ``subset`` takes any; the strategy is unknown, is masked where the index is
@@ -93,7 +95,7 @@ def restricted_top_k(
         return _joined(parts, groups, k)
     matching = restriction.allowed - restriction.excluded_counts(len(queries))
     if restriction.is_empty and (k_limit is None or k <= k_limit):
-        result = _plain(index, queries, k, matching)
+        result = _plain(index, queries, k, matching, prepared=prepared)
     elif strategy == "auto" and restriction.excludes_one_at_most and k < min(index.count, k_limit or index.count):
         result = _but_one(index, queries, k, restriction, matching)
     else:
@@ -200,9 +202,9 @@ def _by_strategy(
     result.stages = summed(result.stages)
 
 
-def _plain(index: VectorIndex, queries: Vectors, k: int, matching: Rows) -> TopK:
+def _plain(index: VectorIndex, queries: Vectors, k: int, matching: Rows, *, prepared: bool) -> TopK:
     started = time.perf_counter()
-    found = index.search(queries, k, prepared=True)
+    found = index.search(queries, k, prepared=prepared)
     stage = Stage("index", len(queries), k, since(started))
     return _as_found(index, queries, found, matching, stage)
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from semrec_faiss import Recommender
+from semrec_faiss.arrays import Vectors
+from semrec_faiss.errors import DataError
 from semrec_faiss.index.fused.block_search import ALONE, LEFT
 from semrec_faiss.index.fused.plan import Masking
 from semrec_faiss.index.fused.room import MOST_QUERIES
@@ -52,3 +58,92 @@ def test_queries_are_brought_to_unit_length_as_by_numpy_and_many_where_a_gpu_fet
         assert torch.from_numpy(found).is_pinned() == (locked and PLACE != "cpu")
         given.setflags(write=False)
         np.testing.assert_array_equal(prepared_block(given, 0, normalize=True, divided=index.divided), wanted)
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("most", [MOST_QUERIES, 128])
+def test_queries_that_are_prepared_as_they_are_sent_find_what_prepared_ones_do(
+    kind: type, most: int, small_parts: list[int]
+) -> None:
+    """At once and in blocks, launched and recorded: each query is prepared once, in its turn."""
+    rng = np.random.default_rng(6)
+    titles = clustered(rng, 140 * SIZE, 40)
+    with recordings():
+        search = searcher(titles)
+        search._most = most
+        for _ in range(1 if PLACE == "cpu" else 3):
+            queries = rng.normal(scale=3.0, size=(131 if PLACE == "cpu" else 1000, 40)).astype(kind)
+            small_parts.clear()
+            found = search.search_given(queries, 0, 10, normalize=True)
+            assert len(small_parts) > 1
+            assert small_parts == sorted(set(small_parts)), "each part once, in order"
+            prepared = search.search(prepared_block(queries, 0, normalize=True), 10)
+            np.testing.assert_array_equal(found.rows, prepared.rows)
+            np.testing.assert_array_equal(found.scores.view(np.int32), prepared.scores.view(np.int32))
+            Truth.of(titles, prepared_block(queries, 0, normalize=True)).check(found, 10)
+
+
+@needs_kernels
+def test_a_query_that_cannot_be_searched_for_is_named_though_others_are_under_way(small_parts: list[int]) -> None:
+    rng = np.random.default_rng(7)
+    titles = clustered(rng, 140 * SIZE, 40)
+    with recordings():
+        search = searcher(titles)
+        queries = rng.normal(size=(131 if PLACE == "cpu" else 1000, 40)).astype(np.float32)
+        for _ in range(1 if PLACE == "cpu" else 3):
+            for value, told in ((np.nan, "NaN"), (0.0, "zero")):
+                wrong = queries.copy()
+                wrong[130] = value
+                small_parts.clear()
+                with pytest.raises(DataError, match=rf"query 10000130 .*{told}"):
+                    search.search_given(wrong, 10_000_000, 10, normalize=True)
+                assert small_parts[0] == 10_000_000, "those before it were sent"
+                assert len(small_parts) > 1
+                Truth.of(titles, prepared_block(queries, 0, normalize=True)).check(
+                    search.search_given(queries, 0, 10, normalize=True), 10
+                )
+
+
+@needs_kernels
+def test_queries_that_are_not_normalised_keep_their_lengths(small_parts: list[int]) -> None:
+    rng = np.random.default_rng(8)
+    titles = clustered(rng, 140 * SIZE, 40)
+    queries = rng.normal(scale=3.0, size=(131, 40))
+    found = searcher(titles).search_given(queries, 0, 10, normalize=False)
+    assert len(small_parts) > 1
+    Truth.of(titles, queries.astype(np.float32)).check(found, 10)
+
+
+@pytest.mark.gpu
+def test_many_vectors_of_any_length_find_what_each_finds_alone() -> None:
+    rng = np.random.default_rng(9)
+    titles = clustered(rng, 20_000, 384)
+    asked = rng.normal(scale=5.0, size=(20_000, 384)).astype(np.float32)  # two blocks, the first of several parts
+    flat, fused = (
+        Recommender.from_arrays(titles, config={"index": {"type": kind}, "device": "gpu"}) for kind in ("flat", "fused")
+    )
+    answers = fused.search(asked)
+    np.testing.assert_array_equal(
+        answers.rows[::1000], np.concatenate([fused.search(one).rows for one in asked[::1000]])
+    )
+    np.testing.assert_allclose(answers.scores, flat.search(asked).scores, atol=1e-5)
+    asked[17_003] = np.inf
+    with pytest.raises(DataError, match="query 17003 "):
+        fused.search(asked)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Send few queries in parts, too; where each that was prepared begins."""
+    begun: list[int] = []
+
+    def noted(given: NDArray[Any], first: int, **options: Any) -> Vectors:
+        begun.append(first)
+        return prepared_block(given, first, **options)
+
+    monkeypatch.setattr("semrec_faiss.index.fused.sending.prepared_block", noted)
+    names = ("batches.COPIED_AT_ONCE", "batches.SENT_APART", "sending.COPIED_AT_ONCE", "sending.SENT_IN_PART")
+    for name in (*names, "batches.SENT_IN_PART"):
+        monkeypatch.setattr(f"semrec_faiss.index.fused.{name}", 1000)
+    return begun

@@ -28,6 +28,7 @@ from semrec_faiss.index.fused.titles.as_halves import seem_halves
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, ShareOfUsers, may_be_locked
+from semrec_faiss.index.queries import prepared_block
 
 Layout = Literal["auto", "shards", "replicas"]
 
@@ -91,6 +92,10 @@ class SeveralGpus:
         if self.layout == "replicas":
             return self._search([VectorBatch(queries, excluded)] * len(self.searchers), k, mask)
         return self._search([VectorBatch(queries, _within(excluded, share)) for share in self._shares], k, mask)
+
+    def search_given(self, given: NDArray[Any], first: int, k: int, *, normalize: bool) -> FusedResult:
+        """Find the k best titles of queries that are not prepared; see `FusedSearcher.search_given`."""
+        return self.search(prepared_block(given, first, normalize=normalize, divided=self.divided), k)
 
     def shelve(self, mask: Mask) -> None:
         """Copy the titles that a mask allows together now, on every GPU; see `FusedSearcher.shelve`."""
