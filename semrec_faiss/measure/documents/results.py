@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from semrec_faiss.errors import DataError, NotFoundError, StorageError
 from semrec_faiss.index.hardware.device import Device
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
-from semrec_faiss.storage import new_file, read_small
+from semrec_faiss.storage import flush_to_disk, new_file, read_small
 
 MOST_BYTES = 256 << 20
 """More than any results file takes."""
@@ -104,9 +105,35 @@ def save_text(text: str, path: Path) -> None:
 
 def save_bytes(content: bytes, path: Path) -> None:
     """Write bytes to ``path``, whole or not at all; raises StorageError as `save_results` does."""
+    save_files({path: content})
+
+
+def save_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together, all of them or none; folders that were made for them go with them.
+
+    Raises:
+        StorageError: a folder cannot be made or written; what was there is as it was.
+    """
+    made: list[Path] = []
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as file:
-            file.write(content)
-    except OSError as error:
+        with ExitStack() as together:
+            for path, content in contents.items():
+                made += _make_folder(path.parent)
+                file = together.enter_context(new_file(path))
+                file.write(content)
+                flush_to_disk(file)  # so that nothing is renamed before all of it is on the disk
+    except BaseException as error:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        if not isinstance(error, OSError):
+            raise
         raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="name another --out") from error
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those that it lies in; return those that were not there, the outermost first."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return new[::-1]

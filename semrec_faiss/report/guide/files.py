@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semrec_faiss.errors import MissingPackageError
-from semrec_faiss.measure.documents.results import save_bytes, save_results, save_text
+from semrec_faiss.measure.documents.results import save_files, save_results
 from semrec_faiss.measure.guide.record import GuideResults
 from semrec_faiss.report.guide.report import guide_document
 from semrec_faiss.report.page.charts import png
@@ -26,7 +26,7 @@ def save_comparison(
     Args:
         results: of a comparison.
         folder: where to.
-        with_json: write the results themselves too; without, nothing is written before all of it is drawn.
+        with_json: write the results themselves too, before the report is drawn; this is written whole or not at all.
 
     Returns:
         The files written, and why the charts and the page are not among them where they are not.
@@ -45,9 +45,9 @@ def save_comparison(
     except MissingPackageError as error:
         return [path] if with_json else [], error
     pictures = {name: path.with_suffix("") / f"{name}.png" for name in drawn}
-    for name, picture in pictures.items():
-        save_bytes(drawn[name], picture)
     shown = {name: picture.relative_to(folder).as_posix() for name, picture in pictures.items()}
-    save_text(markdown_page(document, shown), report)
-    save_text(page, path.with_suffix(".html"))
-    return [*([path] if with_json else []), report, path.with_suffix(".html"), *pictures.values()], None
+    texts = {report: markdown_page(document, shown), path.with_suffix(".html"): page}
+    files = {place: text.encode("utf-8") for place, text in texts.items()}
+    files |= {picture: drawn[name] for name, picture in pictures.items()}
+    save_files(files)
+    return [*([path] if with_json else []), *files], None

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.measure.documents.results import save_bytes, save_text
+from semrec_faiss.measure.documents.results import save_files
 from semrec_faiss.report.page.charts import png
 from semrec_faiss.report.page.document import Document
 from semrec_faiss.report.page.html import html_page
@@ -17,7 +17,7 @@ from semrec_faiss.report.page.html import html_page
 def save_report(
     document: Document, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Any], out: Path
 ) -> list[Path]:
-    """Write report.html, summary.csv and a PNG for each picture.
+    """Write report.html, summary.csv and a PNG for each picture, all of them or none.
 
     Args:
         document: the report.
@@ -32,13 +32,11 @@ def save_report(
         MissingPackageError: altair or vl-convert-python is not installed.
         StorageError: the folder cannot be written.
     """
-    written = [out / "report.html", out / "summary.csv"]
-    save_text(html_page(document), written[0])
-    save_text(csv_of(rows), written[1])
-    for name, chart in pictures.items():
-        written.append(out / f"{name}.png")
-        save_bytes(png(chart), written[-1])
-    return written
+    texts = {"report.html": html_page(document), "summary.csv": csv_of(rows)}
+    files = {out / name: text.encode("utf-8") for name, text in texts.items()}
+    files |= {out / f"{name}.png": png(chart) for name, chart in pictures.items()}
+    save_files(files)
+    return list(files)
 
 
 def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
