@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
-from semrec_faiss.errors import quoted
+from semrec_faiss.errors import UsageError, quoted
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -29,6 +30,25 @@ def path_from(written: str | os.PathLike[str]) -> Path:
     except UnicodeEncodeError as error:  # how Python hands on other bytes, which DuckDB takes for no name
         raise ValueError(f"{text!a} holds bytes that are no UTF-8; rename the file or folder") from error
     return _unmistakable(_at_home(Path(text)) if isinstance(written, str) and text.startswith("~") else Path(text))
+
+
+def special_kind(path: Path) -> str | None:
+    """Say what lies at a path that is neither a file nor a folder; None where it is one of these, or nothing is there.
+
+    A pipe that nobody writes into would be waited for, and a device such as /dev/zero read without end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    kinds = {stat.S_ISFIFO: "a pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device", stat.S_ISSOCK: "a socket"}
+    return next((kind for is_kind, kind in kinds.items() if is_kind(mode)), None)
+
+
+def refuse_special(path: Path, expected: str) -> None:
+    """Refuse what is neither a file nor a folder, where ``expected`` must be a whole file; raises UsageError."""
+    if (kind := special_kind(path)) is not None:
+        raise UsageError(f"{path} is {kind}; {expected} is expected", fix="write it to a file, and give that")
 
 
 def _at_home(path: Path) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.errors import NotFoundError
+from semrec_faiss.paths import refuse_special
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 FOLDERS = (_PACKAGE / "shipped_configs", _PACKAGE.parent / "configs")
@@ -25,6 +26,7 @@ def find_config(path: Path, marks: Collection[str] = ()) -> Path:
 
     Raises:
         NotFoundError: there is neither; its candidates are the shipped names of that kind.
+        UsageError: it is a pipe, a device or a socket.
     """
     if _is_file(path):
         return path
@@ -35,6 +37,7 @@ def find_config(path: Path, marks: Collection[str] = ()) -> Path:
     known = "give a file" + (f", or the name of a config that semrec ships: {', '.join(names)}" if names else "")
     if _is_folder(path):
         raise NotFoundError(f"{path} is a folder, not a config file", fix=known, candidates=names)
+    refuse_special(path, "a config file")
     raise NotFoundError(
         f"config file {path} does not exist", fix=did_you_mean(path.stem, sorted(shipped)) + known, candidates=names
     )

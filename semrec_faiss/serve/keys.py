@@ -116,7 +116,8 @@ def _read(path: Path) -> list[Key]:
             f"there is no file of keys {path}", fix=f"semrec serve keys add NAME --keys {path}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the file of keys {path} cannot be read: {error}") from error
+        told = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the file of keys {path} cannot be read: {told}") from error
     keys: list[Key] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from semrec_faiss.cli.id_lists import ids_in
 from semrec_faiss.cli.options import FilePath, FiniteRange, index_argument, json_option, ray_option
 from semrec_faiss.cli.printing import as_size, print_json, progress_bars
 from semrec_faiss.errors import UsageError
@@ -77,7 +78,8 @@ def update(
 
     if folder is None and remove_titles is None and remove_users is None and where is None:
         raise UsageError("nothing is to be changed", fix="name a FOLDER, --remove-titles, --remove-users or --where")
-    change = Change(folder, _ids(remove_titles), _ids(remove_users), where)
+    titles, users = (() if file is None else ids_in(file) for file in (remove_titles, remove_users))
+    change = Change(folder, titles, users, where)
     _change(index, change, compact_at, wait, ray, strict=strict, dry_run=dry_run, as_json=as_json)
 
 
@@ -191,14 +193,3 @@ def _counts(counts: Counts) -> str:
         f"{counts.removed} removed",
     ]
     return ", ".join(told + ([f"{counts.unknown} unknown"] if counts.unknown else []))
-
-
-def _ids(file: Path | None) -> tuple[str, ...]:
-    """Read ids, one per line, as they are: blanks around one are its own; empty lines count for nothing."""
-    if file is None:
-        return ()
-    try:
-        lines = file.read_bytes().decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}", fix="write one id a line, in UTF-8") from error
-    return tuple(each for each in (line.removesuffix("\r") for line in lines) if each)

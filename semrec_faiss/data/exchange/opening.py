@@ -11,6 +11,7 @@ import numpy as np
 from semrec_faiss.data.exchange.formats import AnnVectors, check_parts, is_hdf5, read_bin
 from semrec_faiss.data.exchange.hdf5_process import open_guarded
 from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.paths import refuse_special
 
 
 @contextmanager
@@ -25,6 +26,7 @@ def open_ann_file(path: Path, *, queries: Path | None = None, neighbors: Path | 
     """
     for given in (path, queries, neighbors):
         if given is not None and not given.is_file():
+            refuse_special(given, "a file of vectors or neighbours")
             raise NotFoundError(f"there is no file {given}")
     if is_hdf5(path):
         if queries is not None or neighbors is not None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.vectors import NormStats, iter_float32_blocks, read_float32, vector_norms
 from semrec_faiss.errors import DataError, NotFoundError
+from semrec_faiss.paths import refuse_special
 
 __all__ = [
     "MEDIA_VECTORS",
@@ -141,6 +142,7 @@ def open_vectors(
     Raises:
         DataError: no such file, not a .npy, pickled objects, truncated, another shape or dtype, or other counts.
     """
+    refuse_special(path, "a .npy file")
     try:
         with path.open("rb") as file:
             shape, fortran, dtype, offset = _read_header(file, path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from semrec_faiss.data.folder.database import literal_path, quoted_text
 from semrec_faiss.errors import DataError, NotFoundError
+from semrec_faiss.paths import refuse_special
 
 _MAGIC = b"PAR1"
 _SHOWN_BYTES = 24
@@ -20,10 +21,12 @@ def parquet_parts(path: Path) -> list[Path]:
 
     Raises:
         NotFoundError: there is nothing.
+        UsageError: it is a pipe, a device or a socket.
         DataError: the folder holds no part, or something else, or a file is of another format or not whole.
     """
     if not path.exists():
         raise NotFoundError(f"there is no table {path}", fix="name a Parquet file, or a folder of .parquet parts")
+    refuse_special(path, "a Parquet file")
     if not path.is_dir():
         _check_format(path)
         return [path]

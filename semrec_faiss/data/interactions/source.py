@@ -12,6 +12,7 @@ from semrec_faiss.data.folder.database import first_line, literal_path, quoted_n
 from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
 from semrec_faiss.data.folder.parquet import parquet_source
 from semrec_faiss.errors import DataError, NotFoundError, UsageError, quoted
+from semrec_faiss.paths import refuse_special
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -43,11 +44,12 @@ def write_seen(source: Path, target: Path, media_ids: Iterable[str] = ()) -> lis
 
     Raises:
         NotFoundError: there is no such file.
-        UsageError: it is neither .parquet nor .csv.
+        UsageError: it is neither .parquet nor .csv, or no file at all.
         DataError: it cannot be read, or lacks a column.
     """
     import duckdb
 
+    refuse_special(source, "a .parquet or .csv file")
     if not source.exists():
         raise NotFoundError(f"there is no file {source}", fix="give --interactions a .parquet or .csv file")
     try:

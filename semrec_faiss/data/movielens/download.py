@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.paths import refuse_special
 from semrec_faiss.progress import Progress, silent
 
 Form = Literal["csv", "dat"]
@@ -100,7 +101,8 @@ def open_movielens(path: Path, scratch: Path, progress: Progress = silent) -> Mo
 
 
 def check_there(path: Path) -> None:
-    """Raise NotFoundError when there is nothing at ``path``."""
+    """Raise NotFoundError when there is nothing at ``path``, and UsageError where it is no file nor folder."""
+    refuse_special(path, "the folder or zip of a MovieLens download")
     if not path.exists():
         raise NotFoundError(f"there is no {path}", fix=f"give the folder or zip of {_KNOWN}, from grouplens.org")
 

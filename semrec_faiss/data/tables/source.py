@@ -11,6 +11,7 @@ from typing import Any, Literal
 from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.parquet import is_aside
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.paths import refuse_special
 from semrec_faiss.storage import read_small
 
 Format = Literal["parquet", "arrow", "csv", "jsonl"]
@@ -85,6 +86,7 @@ def find_files(source: Path) -> TableFiles:
         DataError: a saved dataset that is not complete, or not as it can be read.
     """
     source = or_demos(source)
+    refuse_special(source, "a table")
     if source.is_dir():
         return _saved_dataset(source) or _of_one_format(source, _inside(source), _npy_in(source))
     if source.is_file():

@@ -30,6 +30,7 @@ from semrec_faiss.index.generations.manifest import (
     GenerationRef,
     manifest_digest_line,
 )
+from semrec_faiss.paths import refuse_special
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import CURRENT_NAME, check_new_file, check_new_folder, new_file, new_folder, one_run_into
 
@@ -164,6 +165,7 @@ def unbundle_index(file: Path, out: Path, progress: Progress = silent) -> Bundle
         UsageError: ``out`` exists and is not empty.
         StorageError: the disk is too small or refuses.
     """
+    refuse_special(file, "a bundle")
     if not file.is_file():
         raise NotFoundError(f"there is no bundle {file}", fix="semrec bundle INDEX OUT.tar.zst makes one")
     check_new_folder(out, "OUT")

@@ -65,7 +65,8 @@ def read_results(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+        told = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read as JSON: {told}") from error
     if not isinstance(document, dict):
         raise DataError(f"{path} holds no results: it is not a JSON object")
     return document

@@ -45,7 +45,7 @@ def test_a_full_disk_leaves_all_files_of_a_report_or_none(tmp_path: Path) -> Non
 def test_a_report_with_a_picture_that_cannot_be_written_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_files, "png", lambda chart: bytes(chart))
+    monkeypatch.setattr(report_files, "png", bytes)
     out = tmp_path / "out"
     document = Document("Title", "Summary.", [Section("One", [Text("Words.")])])
     written = save_report(document, [{"n": 1}], {"one": b"1", "two": b"2"}, out)
