@@ -246,7 +246,7 @@ def semrec(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
         with monkeypatch.context() as there:
             there.chdir(cwd or Path.cwd())
             command = partial(cli.main, args=words, prog_name="semrec", standalone_mode=False)
-            code = exit_code_of(command, debug=False, as_json="--json" in words)
+            code = exit_code_of(command, words, debug=False, as_json="--json" in words)
         ended = Ended(code, *capfd.readouterr())
         assert "Traceback" not in ended.err
         return ended

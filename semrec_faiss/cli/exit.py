@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,11 +25,14 @@ INTERRUPTED = 128 + signal.SIGINT
 """What a command returns that Ctrl-C has ended."""
 
 
-def exit_code_of(work: Callable[[], object], *, debug: bool, as_json: bool = False) -> int:
+def exit_code_of(
+    work: Callable[[], object], arguments: Sequence[str] = (), *, debug: bool, as_json: bool = False
+) -> int:
     """Run a command and turn whatever it raises into a message on stderr and an exit code.
 
     Args:
         work: the command.
+        arguments: what it was given, of which errors quote the beginning alone where it is long.
         debug: show where an error was raised.
         as_json: tell an error on stdout, too, as one JSON document.
     """
@@ -49,7 +52,7 @@ def exit_code_of(work: Callable[[], object], *, debug: bool, as_json: bool = Fal
         if debug:
             traceback.print_exc()
         with suppress(BrokenPipeError):
-            return _explain(error, as_json)
+            return _explain(error, arguments, as_json)
         return end_of_pipe()
     return result if isinstance(result, int) else 0
 
@@ -80,15 +83,15 @@ def _shown_warnings() -> Iterator[None]:
         warnings.showwarning = before
 
 
-def _explain(error: Exception, as_json: bool) -> int:
+def _explain(error: Exception, arguments: Sequence[str], as_json: bool) -> int:
     """Show an error to a person, and to a program that asks for JSON, and return its exit code."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.ClickException):
         shown = io.StringIO()
         error.show(shown)
-        click.echo(told_shortly(shown.getvalue()), nl=False, err=True)
-        told: SemrecError = UsageError(error.format_message())
+        click.echo(told_shortly(_with_short_values(shown.getvalue(), arguments)), nl=False, err=True)
+        told: SemrecError = UsageError(_with_short_values(error.format_message(), arguments))
         told.exit_code = error.exit_code
     else:
         told = _as_ours(error) or _mistake(error)
@@ -99,6 +102,15 @@ def _explain(error: Exception, as_json: bool) -> int:
         except OSError:  # nobody reads stdout, or its disk is full: stderr has told of the error
             end_of_pipe()
     return told.exit_code
+
+
+def _with_short_values(text: str, arguments: Sequence[str]) -> str:
+    """Return what click says of arguments, which it repeats whole, with the long ones as our own errors quote them."""
+    values = {value for argument in arguments for value in (argument, *argument.partition("=")[::2])}
+    for value in sorted(values, key=len, reverse=True):
+        if (short := quoted(value)) != repr(value):
+            text = text.replace(repr(value), short).replace(value, short)
+    return text
 
 
 def _mistake(error: Exception) -> SemrecError:

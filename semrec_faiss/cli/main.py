@@ -105,6 +105,6 @@ def run() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     as_json = "--json" in arguments
     command = partial(cli.main, args=arguments, prog_name="semrec", standalone_mode=False)
-    code = exit_code_of(command, debug=debug, as_json=as_json)
+    code = exit_code_of(command, arguments, debug=debug, as_json=as_json)
     end_at_once_if_interrupted(code)
     sys.exit(code)

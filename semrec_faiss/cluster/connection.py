@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from semrec_faiss.cluster.head import FIX, LOOK_SECONDS, SILENT_SECONDS, watched
-from semrec_faiss.errors import DeviceError, MissingPackageError, SemrecError, UnavailableError, UsageError
+from semrec_faiss.errors import DeviceError, MissingPackageError, SemrecError, UnavailableError, UsageError, quoted
 
 SCHEME = "ray://"
 
@@ -56,7 +56,7 @@ def connect(address: str) -> Any:
         UnavailableError: there is no cluster, or its head does not answer now.
     """
     if address != OWN and not re.fullmatch(rf"({SCHEME})?[^/\s]+:\d+", address):
-        raise UsageError(f"{address!r} is no address of a cluster", fix="auto, HOST:PORT or ray://HOST:PORT")
+        raise UsageError(f"{quoted(address)} is no address of a cluster", fix="auto, HOST:PORT or ray://HOST:PORT")
     ray = load_ray()
     watch = watched(ray)
     if watch is not None and not watch.look():
@@ -116,7 +116,7 @@ def split_address(path: str) -> tuple[str, str]:
     """
     host, slash, index = path.removeprefix(SCHEME).partition("/")
     if not slash or not index:
-        raise UsageError(f"{path!r} names no index", fix="ray://HOST:PORT/INDEX, or ray://auto/INDEX")
+        raise UsageError(f"{quoted(path)} names no index", fix="ray://HOST:PORT/INDEX, or ray://auto/INDEX")
     return OWN if host in ("", OWN) else f"{SCHEME}{host}", f"/{index}"
 
 

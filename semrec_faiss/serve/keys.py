@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from semrec_faiss.errors import ConfigError, NotFoundError, StorageError, UsageError
+from semrec_faiss.errors import ConfigError, NotFoundError, StorageError, UsageError, quoted
 from semrec_faiss.locks import only_writer
 from semrec_faiss.storage import new_file, read_small
 
@@ -80,7 +80,9 @@ def add_key(path: Path, name: str, role: Role = "read") -> str:
         StorageError: the disk refuses.
     """
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name of a key", fix="up to 64 letters, digits, dots, hyphens and underscores")
+        raise UsageError(
+            f"{quoted(name)} is no name of a key", fix="up to 64 letters, digits, dots, hyphens and underscores"
+        )
     key = PREFIX + secrets.token_urlsafe(32)
     try:
         with only_writer(path, wait=LOCK_SECONDS):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import HANG_SECONDS, run_python
+from conftest import HANG_SECONDS, Semrec, run_python
 
 from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import COMMANDS, LazyGroup, cli
@@ -344,3 +344,25 @@ def test_a_pipe_that_is_closed_early_is_no_failure() -> None:
     done = subprocess.run(["bash", "-c", shell], capture_output=True, encoding="utf-8", timeout=HANG_SECONDS)
     assert done.stdout.splitlines() == ["line " * 20, "0"], done.stderr
     assert done.stderr == ""
+
+
+# Once a fault: click repeats values whole, of which a line kept a thousand characters.
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["{}"],
+        ["similar", "index", "title", "--{}"],
+        ["similar", "index", "title", "--{}=3"],
+        ["similar", "index", "title", "{}"],
+        ["bench", "search", "--type", "{}"],
+        ["bench", "search", "--type={}"],
+        ["build", "--dataset", "s3://{}"],
+        ["evaluate", "index", "--by", "{}"],
+    ],
+)
+def test_long_values_are_told_by_their_beginning(semrec: Semrec, words: list[str]) -> None:
+    for value in ("x" * 400, "it's " * 400):
+        ended = semrec(*(word.format(value) for word in words), "--json")
+        assert (ended.code, len(ended.err) < 600) == (2, True), ended.err
+        assert value[:40] in ended.err and "…' (" in ended.err.replace('…" (', "…' (") and " characters)" in ended.err
+        assert len(json.loads(ended.out)["detail"]) < 300

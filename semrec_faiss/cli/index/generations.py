@@ -11,7 +11,7 @@ import click
 
 from semrec_faiss.cli.options import FilePath, WholeNumber, index_argument, json_option, ray_option, set_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
-from semrec_faiss.errors import DamagedIndexError, UsageError
+from semrec_faiss.errors import DamagedIndexError, UsageError, quoted
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.saved.facts import Facts, facts_of
@@ -97,7 +97,7 @@ def _in_shards(
     if shards is None or ray is None:
         raise UsageError("--shards N and --ray ADDRESS go together", fix="--shards auto --ray auto")
     if shards != "auto" and not (shards.isascii() and shards.isdigit()):
-        raise UsageError(f"--shards {shards!r} is neither a number nor auto", fix="--shards auto")
+        raise UsageError(f"--shards {quoted(shards)} is neither a number nor auto", fix="--shards auto")
     from semrec_faiss.cluster.publish.building import build_shards
 
     number: int | Literal["auto"] = "auto" if shards == "auto" else int(shards)

@@ -9,7 +9,7 @@ import click
 
 from semrec_faiss.cli.options import FilePath, WholeNumber, index_argument, json_option, set_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.guide.config import CompareSettings
@@ -107,9 +107,8 @@ def _of_questions(settings: tuple[str, ...]) -> list[str]:
     known = sorted([*QUESTIONS, "device", "index"])
     for one, key in first.items():
         if "=" in one and key not in (*QUESTIONS, *Config.model_fields):
-            raise UsageError(
-                f"--set {one!r}: unknown key {key!r}; {did_you_mean(key, known)}known here: {', '.join(known)}"
-            )
+            offer = f"{did_you_mean(key, known)}known here: {', '.join(known)}"
+            raise UsageError(f"--set {quoted(one)}: unknown key {quoted(key)}; {offer}")
     return [one for one, key in first.items() if key in QUESTIONS]
 
 
@@ -120,7 +119,9 @@ def _numbers(only: tuple[str, ...]) -> tuple[int, ...]:
         try:
             numbers.update(int(number) for number in listed.split(","))
         except ValueError as error:
-            raise UsageError(f"--only {listed!r} is not a list of tests", fix="for example: --only 1,3") from error
+            raise UsageError(
+                f"--only {quoted(listed)} is not a list of tests", fix="for example: --only 1,3"
+            ) from error
     return tuple(sorted(numbers))
 
 

@@ -23,7 +23,7 @@ from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
 from semrec_faiss.data.tables.vectors import VectorReader, note_unusable
-from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.errors import DataError, UsageError, quoted
 from semrec_faiss.progress import Progress, silent
 
 _IDS = ("media_id", "title")
@@ -203,7 +203,7 @@ def _split(schema: Any, parts: Mapping[str, str], wish: TableWish) -> tuple[dict
     """Say which columns of texts are lists: those named, and genres."""
     unknown = [name for name in wish.split if name not in schema.names]
     if unknown:
-        raise UsageError(f"there is no column {unknown[0]!r} to split", fix=f"columns: {', '.join(schema.names)}")
+        raise UsageError(f"there is no column {quoted(unknown[0])} to split", fix=f"columns: {', '.join(schema.names)}")
     split = dict(wish.split)
     genres = parts.get("genres")
     if genres is None or genres in split or not is_text(schema.field(genres).type):
@@ -261,6 +261,6 @@ def parse_split(assignments: Sequence[str]) -> dict[str, str]:
     for text in assignments:
         column, equals, separator = text.partition("=")
         if not equals or not column or not separator:
-            raise UsageError(f"--split {text!r} is not of the form COLUMN=SEPARATOR", fix="--split genres=,")
+            raise UsageError(f"--split {quoted(text)} is not of the form COLUMN=SEPARATOR", fix="--split genres=,")
         found[column] = separator
     return found

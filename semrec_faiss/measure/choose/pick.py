@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from semrec_faiss.arguments import number_from
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.measure.trials.record import Failed, Measured
 from semrec_faiss.measure.trials.results import SweepResults, measured_of
 
@@ -157,7 +157,7 @@ def pick(results: SweepResults | str | Path, wanted: Wanted) -> Choice:
 def _completed(results: SweepResults, wanted: Wanted) -> Wanted:
     """Fill in k, batch size and data folder, and refuse those that the sweep does not have."""
     if wanted.by not in get_args(By):
-        raise UsageError(f"cannot choose by {wanted.by!r}", fix=f"choose by {', '.join(get_args(By))}")
+        raise UsageError(f"cannot choose by {quoted(wanted.by)}", fix=f"choose by {', '.join(get_args(By))}")
     sweep = results.plan.sweep
     names = list(dict.fromkeys(record.data.name for record in results.records))
     data = wanted.data

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.measure.trials.record import Failed, Measured
 from semrec_faiss.measure.trials.results import SweepResults
 
@@ -138,5 +138,5 @@ def parse_share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise UsageError(f"{text!r} is not a tolerance", fix="for example: 10% or 0.1")
+        raise UsageError(f"{quoted(text)} is not a tolerance", fix="for example: 10% or 0.1")
     return value

@@ -19,7 +19,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Values
 from semrec_faiss.config.profile import Profile
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.saved.saved_index import INDEX_NAME, VECTORS_NAME
 from semrec_faiss.index.saved.users import SEEN_NAME
 from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
@@ -286,7 +286,7 @@ def check_metric(by: str) -> None:
     if by not in METRICS:
         near = difflib.get_close_matches(by, METRICS, n=1, cutoff=0.5)
         raise UsageError(
-            f"there is no metric {by!r} to choose by; there are {', '.join(METRICS)}",
+            f"there is no metric {quoted(by)} to choose by; there are {', '.join(METRICS)}",
             fix=f"did you mean {near[0]}?" if near else f"for example {METRICS[0]}",
         )
 

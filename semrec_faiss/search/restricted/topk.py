@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Vectors
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.cpu.exact import SPARE
 from semrec_faiss.index.exclusions import either
 from semrec_faiss.index.search_result import SearchResult, score_overflow
@@ -78,7 +78,7 @@ def restricted_top_k(
         DataError: a score is larger than a float32 can hold.
     """
     if strategy not in _STRATEGIES:
-        raise UsageError(f"unknown strategy {strategy!r}; known: {', '.join(_STRATEGIES)}")
+        raise UsageError(f"unknown strategy {quoted(strategy)}; known: {', '.join(_STRATEGIES)}")
     k_limit = index.k_limit
     if k < 1 or (k_limit is not None and k > k_limit and strategy != "subset"):
         fix = None if k < 1 else index.out_of_k_limit
