@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +19,12 @@ from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.data.users import read_seen, read_user_ids
-from semrec_faiss.errors import DataError, StorageError, UsageError
+from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.quality.truth import ExactNeighbours, Truth, exact_index
 from semrec_faiss.measure.trials.settings import QuerySettings
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import new_file
+from semrec_faiss.storage import new_file, read_small, sha256_of_file
 
 LARGEST_SLICES = 20
 """Values of a field that recall is told for: those that most titles have."""
@@ -128,15 +127,16 @@ class SweepData:
     def _kept_vectors(self, vectors: NDArray[Any]) -> Vectors:
         """Map the vectors of the titles that are left; they are written when the cache does not have them whole."""
         path = self._cache / f"vectors-{self._key}.npy"
-        with suppress(DataError):
-            if path.is_file():
-                return open_vectors(path, expect_rows=self.count, expect_dim=self.dim)
-        try:
-            self._cache.mkdir(parents=True, exist_ok=True)
-            with new_file(path) as file, NpyWriter(file, (self.count, self.dim), np.float32) as writer:
-                self._write_kept(vectors, writer)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="free disk space") from error
+        digest = path.with_suffix(".sha256")
+        if not _is_as_written(path, digest):
+            try:
+                self._cache.mkdir(parents=True, exist_ok=True)
+                with new_file(path) as file, NpyWriter(file, (self.count, self.dim), np.float32) as writer:
+                    self._write_kept(vectors, writer)
+                with new_file(digest) as file:
+                    file.write(sha256_of_file(path).encode())
+            except OSError as error:
+                raise StorageError(f"cannot write {path}: {error.strerror or error}", fix="free disk space") from error
         return open_vectors(path, expect_rows=self.count, expect_dim=self.dim)
 
     def _write_kept(self, vectors: NDArray[Any], writer: NpyWriter) -> None:
@@ -225,6 +225,14 @@ class SweepData:
             masks[name] = np.zeros(self.count, np.bool_)
             masks[name][members[name]] = True
         return masks
+
+
+def _is_as_written(path: Path, digest: Path) -> bool:
+    """Tell whether a file of the cache is there whole, to the bit: with other vectors, recall would be of nothing."""
+    try:
+        return path.is_file() and read_small(digest).decode("ascii") == sha256_of_file(path)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _sample(count: int, wanted: int, seed: int) -> Rows:

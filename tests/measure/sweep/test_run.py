@@ -218,10 +218,17 @@ def test_what_the_cache_does_not_hold_whole_is_made_again(
     plan = tiny_plan(tmp_path, tiny_data.root, filters=[])
     expected = [lasting_part(record) for record in run(plan).records]
     kept = [path for path in (plan.sweep.folder / ".cache").rglob("*") if path.is_file()]
-    assert {path.suffix for path in kept} == {".npy", ".npz"}
+    assert {path.suffix for path in kept} == {".npy", ".npz", ".sha256"}
+    whole = {path: path.read_bytes() for path in kept}
     for path in kept:
-        path.write_bytes(path.read_bytes()[:-100])
+        path.write_bytes(whole[path][:-50])
     assert [lasting_part(record) for record in run(plan, rerun="all").records] == expected
+    # Once a fault: of what has its length, other bits were taken as they were.
+    for path in kept:
+        path.write_bytes(whole[path][:600] + bytes(255 - byte for byte in whole[path][600:900]) + whole[path][900:])
+    assert [lasting_part(record) for record in run(plan, rerun="all").records] == expected
+    for path in kept:
+        assert path.suffix == ".npz" or path.read_bytes() == whole[path]
 
 
 def test_a_changed_grid_adds_only_what_is_new(tmp_path: Path, tiny_data: Any, tiny_plan: Callable[..., Any]) -> None:
