@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import mmap
+import os
+import tempfile
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -75,6 +77,18 @@ class Tallies:
     def in_file(cls, file: int, processes: int, number: int, workers: int) -> Tallies:
         """Count in an open file that ``processes`` share; see `__init__`."""
         return cls(mmap.mmap(file, 8 * cls.places() * processes), processes, number, workers)
+
+    @classmethod
+    def new_file(cls, processes: int) -> IO[bytes]:
+        """Return an open file that ``processes`` can count in, of memory where the system has such files.
+
+        On a disk that is full, a page that is first counted in later would end its process (SIGBUS).
+        """
+        made = os.memfd_create("semrec-counts") if hasattr(os, "memfd_create") else None
+        file = tempfile.TemporaryFile() if made is None else open(made, "w+b")  # noqa: SIM115, PTH123 - it is returned
+        file.write(bytes(8 * cls.places() * processes))
+        file.flush()
+        return file
 
     @classmethod
     def places(cls) -> int:

@@ -23,7 +23,7 @@ import pytest
 from conftest import HANG_SECONDS, is_running, until
 from prometheus_client.parser import text_string_to_metric_families
 
-from semrec_faiss.errors import NotFoundError, UsageError
+from semrec_faiss.errors import NotFoundError, StorageError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.search.batching.asked import Asked
@@ -120,6 +120,30 @@ def test_what_the_owner_finds_is_what_is_found_here(index: Path, owned: Any) -> 
     with pytest.raises(NotFoundError, match="gen-000009"):
         device.open("gen-000009")
     assert set(owner._opened) == {"gen-000001"}
+
+
+@pytest.fixture
+def no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose only disk is read."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+
+
+def test_workers_that_search_themselves_do_without_temporary_files(index: Path, no_temporary_files: None) -> None:
+    """Once a fault: "this is a mistake in semrec"; and of a disk that was full later, all workers fell by SIGBUS."""
+    supervisor = _Supervisor(read_settings(None, {"index": index, "port": 0, "workers": 2}), print)
+    supervisor._close()
+
+
+def test_an_owner_needs_temporary_files_and_says_so(index: Path, no_temporary_files: None) -> None:
+    settings = read_settings(None, {"index": index, "port": 0, "workers": 2, "owner": "always"})
+    with pytest.raises(StorageError, match="folder for temporary files: No such file or directory\nset TMPDIR"):
+        _Supervisor(settings, print)
+
+
+def test_all_that_is_counted_in_is_there_from_the_start() -> None:
+    with Tallies.new_file(3) as file:
+        told = os.fstat(file.fileno())
+        assert told.st_size == 3 * 8 * Tallies.places() <= 512 * told.st_blocks
 
 
 def ask(port: int, question: dict[str, Any], route: str = "similar") -> tuple[int, Any, str | None]:

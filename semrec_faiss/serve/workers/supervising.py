@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -60,10 +59,9 @@ class _Supervisor:
         self._processes = config.workers + self._has_owner
         self._place = server.door(config)  # keeps the port for the workers, and listens to nobody itself
         self._config = config.model_copy(update={"port": self._place.getsockname()[1]})
-        self._counts = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the service runs
-        self._counts.truncate(8 * Tallies.places() * self._processes)
+        self._counts = Tallies.new_file(self._processes)
         self._tallies = Tallies.in_file(self._counts.fileno(), self._processes, 0, config.workers)
-        self._folder = make_door_folder()
+        self._folder = make_door_folder() if self._has_owner else None
         self._events: SimpleQueue[tuple[int, dict[str, Any] | None]] = SimpleQueue()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._listening_workers: set[int] = set()
@@ -97,7 +95,7 @@ class _Supervisor:
                 raise DeviceError(f"worker {number} did not end as it should ({self._code(number)})")
 
     def _begin(self, number: int) -> None:
-        device = str(door_in(self._folder)) if self._has_owner else None
+        device = None if self._folder is None else str(door_in(self._folder))
         is_owner = number == self._config.workers
         config = self._config.model_dump(mode="json")
         part = Part(config, number, self._processes, self._counts.fileno(), device, is_owner, self._serving)
@@ -243,7 +241,8 @@ class _Supervisor:
                 child.kill()
         self._place.close()
         self._counts.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _needs_owner(config: ServeConfig) -> bool:
