@@ -146,6 +146,18 @@ def test_all_that_is_counted_in_is_there_from_the_start() -> None:
         assert told.st_size == 3 * 8 * Tallies.places() <= 512 * told.st_blocks
 
 
+@pytest.mark.slow
+def test_workers_take_no_port_of_other_workers(index: Path) -> None:
+    """Once a fault: a service that was started twice answered some callers by its old settings and keys."""
+    process = Process(index, "--workers", "2")
+    try:
+        with pytest.raises(UsageError, match=f"cannot listen at 127.0.0.1:{process.port}: Address already in use"):
+            _Supervisor(read_settings(None, {"index": index, "port": process.port, "workers": 2}), print)
+    finally:
+        assert process.end() == 0, "".join(process.said)
+    _Supervisor(read_settings(None, {"index": index, "port": process.port, "workers": 2}), print)._close()
+
+
 def ask(port: int, question: dict[str, Any], route: str = "similar") -> tuple[int, Any, str | None]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
     connection.request("POST", f"/v1/{route}", json.dumps(question))

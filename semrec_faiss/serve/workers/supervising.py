@@ -57,6 +57,7 @@ class _Supervisor:
         self._listening = listening
         self._has_owner = _needs_owner(config)
         self._processes = config.workers + self._has_owner
+        server.door(config.model_copy(update={"workers": 1})).close()  # workers of another service would share theirs
         self._place = server.door(config)  # keeps the port for the workers, and listens to nobody itself
         self._config = config.model_copy(update={"port": self._place.getsockname()[1]})
         self._counts = Tallies.new_file(self._processes)
