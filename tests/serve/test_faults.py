@@ -83,7 +83,8 @@ def test_nobody_who_asks_is_told_where_on_the_disk_the_index_lies(
 
     monkeypatch.setattr(served.recommender.titles, "lines", damaged)
     problem = asker.post("/v1/similar", {"title": "m00001", "k": 3}).json()
-    assert (problem["detail"], problem["fix"]) == ("INDEX/gen-000001/records.jsonl is damaged", "build INDEX")
+    told = ("INDEX/gen-000001/records.jsonl is damaged", "for whoever runs the service: build INDEX")
+    assert (problem["detail"], problem["fix"]) == told
     monkeypatch.undo()
     (tmp_path / "index" / "CURRENT").write_text("gen-000007\n")
     with pytest.raises(SemrecError, match=str(tmp_path)):
