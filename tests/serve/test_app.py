@@ -26,7 +26,14 @@ from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.text.embed import embed_folder
 from semrec_faiss.data.text.encoder import ModelSource
 from semrec_faiss.deadline import TooLateError, due_at
-from semrec_faiss.errors import DamagedIndexError, DeviceError, MissingModelError, MissingPackageError, SemrecError
+from semrec_faiss.errors import (
+    DamagedIndexError,
+    DeviceError,
+    MissingModelError,
+    MissingPackageError,
+    SemrecError,
+    StorageError,
+)
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.search.answers.answer_json import numbers_json
 from semrec_faiss.search.filters.filter import Selections
@@ -272,6 +279,7 @@ def test_a_mistake_is_a_problem_document(route: str, question: Any, status: int,
     [
         (DamagedIndexError("items.parquet is not as it was written", fix="run `semrec rollback INDEX`"), 503),
         (DeviceError("memory does not suffice", fix="set device.kind=cpu"), 503),
+        (StorageError("too many open files", fix="let it have more files open"), 503),
         (MissingPackageError("sentence-transformers is not installed", fix="pip install it"), 501),
         (MissingModelError("the model is not here", fix="pip install it"), 400),
     ],

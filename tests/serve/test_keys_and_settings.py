@@ -19,6 +19,7 @@ from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
 from semrec_faiss.serve.keys import Keys, add_key
 from semrec_faiss.serve.server import log, set_up_log
 from semrec_faiss.serve.settings import ServeConfig, read_settings
+from tests.serve.conftest import build
 
 
 def test_keys_let_in_by_role_and_stand_nowhere(index: Path, new_asker: Any, tmp_path: Path) -> None:
@@ -111,6 +112,27 @@ def test_keys_that_are_added_at_once_are_all_there(tmp_path: Path) -> None:
     read = Keys.read(path)
     assert [holder.name for key in keys if (holder := read.holder(key))] == names
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reload_that_is_refused_is_not_the_callers_mistake_and_reads_the_keys_again(
+    data: Path, new_asker: Any, tmp_path: Path
+) -> None:
+    """Once faults: a missing index was a 404; and a key that was taken back was let in while the index was refused."""
+    reader, admin = add_key(tmp_path / "keys.txt", "website"), add_key(tmp_path / "keys.txt", "ops", "admin")
+    build(data, tmp_path / "index")
+    asker = new_asker(tmp_path / "index", keys=tmp_path / "keys.txt")
+    asker.load()
+
+    def asked(key: str, path: str) -> Any:
+        return asker.post(path, {"title": "m00001"}, headers={"authorization": f"Bearer {key}"})
+
+    (tmp_path / "index").rename(tmp_path / "away")
+    lines = (tmp_path / "keys.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "keys.txt").write_text(lines[1])
+    refused = asked(admin, "/v1/reload")
+    assert (refused.status_code, refused.json()["detail"]) == (503, "index INDEX does not exist")
+    assert refused.json()["fix"].startswith("for whoever runs the service: semrec build")
+    assert [asked(reader, "/v1/similar").status_code, asked(admin, "/v1/similar").status_code] == [401, 200]
 
 
 def test_a_reload_reads_the_keys_again_and_a_mistake_in_them_changes_nothing(

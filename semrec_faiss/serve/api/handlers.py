@@ -15,7 +15,7 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from semrec_faiss.deadline import TooLateError, due_at
-from semrec_faiss.errors import SemrecError
+from semrec_faiss.errors import NotFoundError, SemrecError, UnavailableError, UsageError
 from semrec_faiss.index.saved.facts import facts_of
 from semrec_faiss.search.batching.batcher import Batch
 from semrec_faiss.serve.asking.afar import Afar, NotPlainError
@@ -54,7 +54,7 @@ class Handlers:
         serving: the generation in use.
         in_flight: questions accepted and not answered.
         is_draining: whether the service is about to end; it is not ready then, and still answers.
-        after_reload: called when a caller had the published generation taken.
+        after_reload: called when a caller has asked to take the published generation, be it taken or refused.
     """
 
     def __init__(self, serving: Serving, limits: Limits, metrics: Metrics, threads: int) -> None:
@@ -165,8 +165,12 @@ class Handlers:
 
     async def reload(self, _: Request) -> Reply:
         """``POST /v1/reload``: take the generation that is published now; refused, the one in use stays."""
-        served = await self.load()
-        self.after_reload()
+        try:
+            served = await self.load()
+        except (NotFoundError, UsageError) as error:  # of whoever runs the service: of the index, or of its settings
+            raise UnavailableError(error.message, fix=error.fix) from error
+        finally:
+            self.after_reload()
         return Reply(msgspec.json.encode({"generation": served.name}), generation=served.name)
 
     async def load(self) -> Served:

@@ -63,7 +63,7 @@ _PROBLEMS = {
     429: "Too many questions wait; ask again after Retry-After seconds.",
     500: "A mistake in semrec.",
     501: "A package that the service lacks.",
-    503: "Not ready, or the device refuses.",
+    503: "Not ready, or the device or the disk refuses.",
     504: "The answer was not ready in time.",
 }
 

@@ -18,6 +18,7 @@ from semrec_faiss.errors import (
     MissingPackageError,
     NotFoundError,
     SemrecError,
+    StorageError,
     UsageError,
     quoted,
     told_shortly,
@@ -75,10 +76,11 @@ _STATUS: tuple[tuple[type[SemrecError], int], ...] = (
     (DataError, 422),
     (DamagedIndexError, 503),
     (DeviceError, 503),
+    (StorageError, 503),
     (MissingPackageError, 501),
 )
 
-_MENDED_THERE = (MissingModelError, MissingPackageError, DamagedIndexError, DeviceError)
+_MENDED_THERE = (MissingModelError, MissingPackageError, DamagedIndexError, DeviceError, StorageError)
 """Whoever asks can mend none of these, however often: the fix is for the machine that the service runs on."""
 
 
