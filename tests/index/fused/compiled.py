@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from semrec_faiss.index.fused.batches import Lists, leave_out
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.filters.shelves import list_rows, listing_programs
 from semrec_faiss.index.fused.kernels import ARITHMETIC
@@ -45,6 +44,7 @@ from semrec_faiss.index.fused.repeating import RepeatAtOnce, at_once, plan_repea
 from semrec_faiss.index.fused.room import code_width, copy_width
 from semrec_faiss.index.fused.titles.codes import TitleCodes
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles
+from semrec_faiss.index.fused.titles.left_out import Lists, leave_out
 
 SHARED_KIB = {(8, 0): 164, (8, 6): 100, (8, 9): 100, (9, 0): 228, (10, 0): 228, (12, 0): 100}
 """Shared memory of a multiprocessor by compute capability; a program may have all but one KiB of it."""

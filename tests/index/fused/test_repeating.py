@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.index.fused.batches import Lists, leave_out
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.plan import bitmap_words, plan_search
 from semrec_faiss.index.fused.repeating import RepeatAtOnce, at_once
+from semrec_faiss.index.fused.titles.left_out import Lists, leave_out
 from tests.index.fused.recordings import recordings
 from tests.index.fused.worlds import PLACE, clustered, needs_kernels, searcher
 
