@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,6 @@ UNIT_SQUARE_TOLERANCE = 1e-6
 
 SQUARES_BY_FAISS = 256
 """From so many queries on FAISS pays for being called."""
-
-Divided = Callable[[NDArray[Any], NDArray[Any]], Vectors]
-"""Divides rows by lengths, float (queries, 1), into float32."""
 
 _LEAVE_OUT = "leave that query out, or mend what made it"
 
@@ -44,14 +40,48 @@ def as_batch(queries: Any, dim: int, *, or_one: bool = False) -> NDArray[Any]:
     return given
 
 
-def prepared_block(given: NDArray[Any], first: int, *, normalize: bool, divided: Divided | None = None) -> Vectors:
+class Arithmetic(Protocol):
+    """What preparing queries takes."""
+
+    def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
+        """Return the squared length of each row of floats (queries, dim)."""
+        ...
+
+    def divided(self, vectors: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
+        """Divide the rows of floats (queries, dim) by lengths, float (queries, 1)."""
+        ...
+
+
+class OnHost:
+    """By numpy, and much of it by FAISS."""
+
+    def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
+        """Return the squared length of each row; FAISS computes a large float32 batch with all threads."""
+        if len(vectors) < SQUARES_BY_FAISS or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
+            return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
+        faiss = load_faiss()
+        pieces = _pieces(*vectors.shape)
+        squares = np.empty((len(vectors), pieces), np.float32)
+        dim = vectors.shape[1] // pieces
+        faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), faiss.swig_ptr(vectors), dim, squares.size)
+        return squares[:, 0] if pieces == 1 else squares.sum(axis=1)
+
+    def divided(self, vectors: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
+        """Divide rows by lengths."""
+        return np.asarray(vectors / lengths)
+
+
+ON_HOST: Arithmetic = OnHost()
+
+
+def prepared_block(given: NDArray[Any], first: int, *, normalize: bool, by: Arithmetic = ON_HOST) -> Vectors:
     """Prepare part of a batch.
 
     Args:
         given: numbers (queries, dim).
         first: the number of its first row, for messages.
         normalize: whether to bring each row to unit length.
-        divided: divides rows by their lengths; numpy by default.
+        by: what computes.
 
     Returns:
         float32 (queries, dim), contiguous.
@@ -61,25 +91,13 @@ def prepared_block(given: NDArray[Any], first: int, *, normalize: bool, divided:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         wide = given if given.dtype == np.float64 and normalize else np.asarray(given, dtype=np.float32)
-        squares = _squares(wide)
+        squares = by.squares(wide)
     if not np.isfinite(squares).all() or (normalize and squares.min(initial=1.0) < LEAST_SQUARE):
         wide = scaled_to_sane_range(given, first, normalize=normalize)
         squares = np.einsum("ij,ij->i", wide, wide)
     if normalize and (np.abs(squares - 1.0) > UNIT_SQUARE_TOLERANCE).any():
-        lengths = np.sqrt(squares)[:, None]
-        wide = wide / lengths if divided is None else divided(wide, lengths)
+        wide = by.divided(wide, np.sqrt(squares)[:, None])
     return np.ascontiguousarray(wide, dtype=np.float32)
-
-
-def _squares(vectors: NDArray[Any]) -> NDArray[Any]:
-    """Return the squared length of each row; FAISS computes a large float32 batch with all threads."""
-    if len(vectors) < SQUARES_BY_FAISS or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
-        return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
-    faiss = load_faiss()
-    pieces = _pieces(*vectors.shape)
-    squares = np.empty((len(vectors), pieces), np.float32)
-    faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), faiss.swig_ptr(vectors), vectors.shape[1] // pieces, squares.size)
-    return squares[:, 0] if pieces == 1 else squares.sum(axis=1)
 
 
 def _pieces(count: int, dim: int) -> int:

@@ -24,7 +24,7 @@ from semrec_faiss.index.cpu.exact import (
 from semrec_faiss.index.factory import holds_vectors_exactly
 from semrec_faiss.index.faiss_index import QUERY_BLOCK_ROWS, FaissIndex
 from semrec_faiss.index.hardware.device import Device, out_of_k_limit
-from semrec_faiss.index.queries import as_batch, checked_count, prepared_block
+from semrec_faiss.index.queries import ON_HOST, as_batch, checked_count, prepared_block
 from semrec_faiss.index.search_result import Exactness, SearchResult, joined, score_overflow
 
 if TYPE_CHECKING:
@@ -237,8 +237,8 @@ class VectorIndex(FaissIndex):
         return SearchResult(rows, scores, exact, strategy, *unproven)
 
     def _prepared_block(self, block: NDArray[Any], first: int) -> Vectors:
-        divided = None if self.fused is None else self.fused.divided
-        return prepared_block(block, first, normalize=self._normalizes, divided=divided)
+        by = ON_HOST if self.fused is None else self.fused.arithmetic
+        return prepared_block(block, first, normalize=self._normalizes, by=by)
 
     def settled(self, search: Search, queries: Vectors, k: int, limit: int) -> tuple[Scores, Rows]:
         """Search exactly by ``search``, and order what is nearly tied; see `semrec_faiss.index.cpu.exact.settled`."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,10 +18,10 @@ from semrec_faiss.index.fused.sending import (
     COPIED_AT_ONCE,
     SENT_APART,
     SENT_IN_PART,
+    ByTorch,
     Preparing,
     Sending,
     copied,
-    divided,
     parts_of,
     staged,
 )
@@ -66,7 +65,7 @@ class VectorBatch:
         if 4 * given.size > SENT_IN_PART:
             preparing = Preparing(given, first, device, normalize=normalize)
             return cls(preparing.vectors, preparing=preparing)
-        return cls(prepared_block(given, first, normalize=normalize, divided=partial(divided, device=device)))
+        return cls(prepared_block(given, first, normalize=normalize, by=ByTorch(device)))
 
     def __len__(self) -> int:
         return len(self.vectors)

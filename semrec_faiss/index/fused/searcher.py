@@ -31,12 +31,13 @@ from semrec_faiss.index.fused.kernels.compiling import tell_of_compiling
 from semrec_faiss.index.fused.plan import SCREENED_TITLES
 from semrec_faiss.index.fused.room import MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Running, named
-from semrec_faiss.index.fused.sending import divided
+from semrec_faiss.index.fused.sending import ByTorch
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.uploading import upload_titles, with_copies
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, fit, may_be_locked
 from semrec_faiss.index.hardware.out_of_memory import halved
+from semrec_faiss.index.queries import Arithmetic
 
 Originals = Literal["auto", "gpu", "host"]
 
@@ -195,9 +196,10 @@ class FusedSearcher:
             return GpuUsers(host, self.device, locked)
         return None
 
-    def divided(self, queries: NDArray[Any], lengths: NDArray[Any]) -> Vectors:
-        """Divide queries by their lengths, float (queries, 1), into float32 where the GPU fetches many from."""
-        return divided(queries, lengths, self.device)
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What prepares queries: many are put where the GPU fetches them from."""
+        return ByTorch(self.device)
 
     def _check(self, k: int) -> None:
         if not 1 <= k <= min(FUSED_K_LIMIT, self.titles.count):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.index.fused.plan import LARGEST_TILE
 from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
-from semrec_faiss.index.queries import prepared_block
+from semrec_faiss.index.queries import ON_HOST, prepared_block
 
 COPIED_AT_ONCE = 2 << 20
 """Bytes of queries that numpy copies sooner than torch on many threads, which have to wake, and spin afterwards."""
@@ -60,17 +60,30 @@ def room_for(shape: tuple[int, ...], device: Any) -> Vectors:
     return room
 
 
-def divided(queries: NDArray[Any], lengths: NDArray[Any], device: Any) -> Vectors:
-    """Divide queries by their lengths, float (queries, 1): many into `room_for` them."""
-    if 4 * queries.size <= SENT_APART:
-        return np.asarray(queries / lengths, np.float32)
-    return _divided_into(room_for(queries.shape, device), queries, lengths)
+class ByTorch:
+    """Prepares many queries by torch, which takes a fifth of numpy's time to divide, and several threads; few by numpy.
 
+    FAISS's threads are not for queries that go to a GPU: torch's, which copy them, would wait for these to rest.
+    """
 
-def _divided_into(room: Vectors, queries: NDArray[Any], lengths: NDArray[Any]) -> Vectors:
-    """Divide by torch, which takes a fifth of numpy's time for that, and several threads."""
-    load_torch().div(as_tensor(queries), as_tensor(lengths), out=as_tensor(room))
-    return room
+    def __init__(self, device: Any, room: Vectors | None = None) -> None:
+        """Divide into ``room``, or else into `room_for` what is divided."""
+        self._device, self._room = device, room
+
+    def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
+        """Return the squared length of each row; see `Arithmetic`."""
+        if 4 * vectors.size <= SENT_APART:
+            return ON_HOST.squares(vectors)
+        lengths: NDArray[Any] = load_torch().linalg.vector_norm(as_tensor(vectors), dim=1).numpy()
+        return np.asarray(lengths * lengths)
+
+    def divided(self, vectors: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
+        """Divide rows by their lengths; see `Arithmetic`."""
+        if 4 * vectors.size <= SENT_APART and self._room is None:
+            return ON_HOST.divided(vectors, lengths)
+        room = room_for(vectors.shape, self._device) if self._room is None else self._room
+        load_torch().div(as_tensor(vectors), as_tensor(lengths), out=as_tensor(room))
+        return room
 
 
 class Preparing:
@@ -82,7 +95,7 @@ class Preparing:
 
     def __init__(self, given: NDArray[Any], first: int, device: Any, *, normalize: bool) -> None:
         """Make room for them; see `prepared_block`, which the arguments are for."""
-        self.vectors = room_for(given.shape, device)
+        self.vectors, self._device = room_for(given.shape, device), device
         self._given, self._first, self._normalize, self._done = given, first, normalize, 0
 
     def until(self, stop: int) -> None:
@@ -94,9 +107,9 @@ class Preparing:
         if stop <= self._done:
             return
         part = slice(self._done, stop)
-        room = self.vectors[part]
-        first, divided = self._first + part.start, partial(_divided_into, room)
-        prepared = prepared_block(self._given[part], first, normalize=self._normalize, divided=divided)
+        room, first = self.vectors[part], self._first + part.start
+        by = ByTorch(self._device, room)
+        prepared = prepared_block(self._given[part], first, normalize=self._normalize, by=by)
         if not np.may_share_memory(prepared, room):
             copied(as_tensor(prepared), as_tensor(room))
         self._done = stop

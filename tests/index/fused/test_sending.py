@@ -52,12 +52,12 @@ def test_queries_are_brought_to_unit_length_as_by_numpy_and_many_where_a_gpu_fet
     rng, index = np.random.default_rng(5), searcher(np.eye(200, 40, dtype=np.float32))
     for queries, locked in ((1, False), (100, False), (10_000, True), (500_000, False)):
         given = rng.normal(scale=9.0, size=(queries, 40)).astype(kind)
-        found = prepared_block(given, 0, normalize=True, divided=index.divided)
+        found = prepared_block(given, 0, normalize=True, by=index.arithmetic)
         wanted = prepared_block(given, 0, normalize=True)
-        np.testing.assert_array_equal(found.view(np.int32), wanted.view(np.int32))
+        np.testing.assert_allclose(found, wanted, rtol=3e-7)
         assert torch.from_numpy(found).is_pinned() == (locked and PLACE != "cpu")
         given.setflags(write=False)
-        np.testing.assert_array_equal(prepared_block(given, 0, normalize=True, divided=index.divided), wanted)
+        np.testing.assert_array_equal(prepared_block(given, 0, normalize=True, by=index.arithmetic), found)
 
 
 @needs_kernels
@@ -80,7 +80,7 @@ def test_queries_that_are_prepared_as_they_are_sent_find_what_prepared_ones_do(
             assert small_parts == sorted(set(small_parts)), "each part once, in order"
             prepared = search.search(prepared_block(queries, 0, normalize=True), 10)
             np.testing.assert_array_equal(found.rows, prepared.rows)
-            np.testing.assert_array_equal(found.scores.view(np.int32), prepared.scores.view(np.int32))
+            np.testing.assert_allclose(found.scores, prepared.scores, atol=3e-7)
             Truth.of(titles, prepared_block(queries, 0, normalize=True)).check(found, 10)
 
 

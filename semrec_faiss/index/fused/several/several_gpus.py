@@ -28,7 +28,7 @@ from semrec_faiss.index.fused.titles.as_halves import seem_halves
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, ShareOfUsers, may_be_locked
-from semrec_faiss.index.queries import prepared_block
+from semrec_faiss.index.queries import Arithmetic, prepared_block
 
 Layout = Literal["auto", "shards", "replicas"]
 
@@ -95,7 +95,7 @@ class SeveralGpus:
 
     def search_given(self, given: NDArray[Any], first: int, k: int, *, normalize: bool) -> FusedResult:
         """Find the k best titles of queries that are not prepared; see `FusedSearcher.search_given`."""
-        return self.search(prepared_block(given, first, normalize=normalize, divided=self.divided), k)
+        return self.search(prepared_block(given, first, normalize=normalize, by=self.arithmetic), k)
 
     def shelve(self, mask: Mask) -> None:
         """Copy the titles that a mask allows together now, on every GPU; see `FusedSearcher.shelve`."""
@@ -119,9 +119,10 @@ class SeveralGpus:
         which = np.ascontiguousarray(rows)
         return self._search([UserBatch(held, which, without_seen) for held in users], k, mask)
 
-    def divided(self, queries: NDArray[Any], lengths: NDArray[Any]) -> Vectors:
-        """Divide queries by their lengths; see `FusedSearcher.divided`."""
-        return self.searchers[0].divided(queries, lengths)
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What prepares queries; see `FusedSearcher.arithmetic`."""
+        return self.searchers[0].arithmetic
 
     def hold_users(self, host: HostUsers) -> list[GpuUsers] | None:
         """Copy users to every GPU, or page-lock them on the host for all; see `FusedSearcher.hold_users`.
