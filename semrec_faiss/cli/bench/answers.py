@@ -71,7 +71,10 @@ def _print(results: AnswersResults) -> None:
     click.echo()
     if (many := results.vectors) is not None:
         click.echo(f"{many.queries:,} vectors at once: median {as_ms(many.p50_ms)} ms, p99 {as_ms(many.p99_ms)} ms")
-    for what, threads in (("together", results.threads), ("each alone", results.threads_alone)):
+    several = {"together": results.threads, "together on two cores": results.threads_on_two_cores}
+    for what, threads in (several | {"each alone": results.threads_alone}).items():
+        if threads is None:
+            continue
         click.echo(
             f"{threads.threads} threads, a user each, {what}: {threads.users_per_second:,.0f} a second,"
             f" median {as_ms(threads.p50_ms)} ms, p99 {as_ms(threads.p99_ms)} ms"

@@ -6,10 +6,12 @@ Titles and users are drawn at random and asked once each, so that nothing is ans
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,12 +41,18 @@ from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.warming import TIMES_GPU, WARM_BATCHES
 
+Begin = Callable[[], object]
+"""What a thread does before it asks."""
+
 UNTOLD = NotMeasured("only Linux tells what of a process's memory is mapped files (/proc/self/status)")
 
 BATCH = 1000
 THREADS = 16
 EACH_THREAD = 500
 """Users that each thread asks for, one after the other, at most."""
+
+FEW_CORES = 2
+"""Cores that threads are kept on for a second measurement: who is woken there does not wait for an idle one to wake."""
 
 THREADS_SECONDS = 20.0
 """When threads stop to ask, where a question takes long: on a slow machine the command is to end, too."""
@@ -122,6 +130,7 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
         batches=batches,
         vectors=_vectors(recommender, rng, bench),
         threads=_batched_threads(recommender, rng, bench),
+        threads_on_two_cores=_on_few_cores(recommender, rng, bench),
         threads_alone=_threads(recommender, rng, bench),
         every_user=every_user(recommender, bench.k, progress),
     )
@@ -250,17 +259,28 @@ def _usual_genre(recommender: Recommender) -> str | None:
     return max(set(genres), key=lambda genre: (genres.count(genre), genre)) if genres else None
 
 
-def _batched_threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads:
+def _batched_threads(recommender: Recommender, rng: Any, bench: AnswersBench, begin: Begin | None = None) -> Threads:
     """Let threads ask together; see `Batcher`."""
     with Batcher() as batcher:
-        return _threads(Recommender(recommender.saved, batcher), rng, bench)
+        return _threads(Recommender(recommender.saved, batcher), rng, bench, begin)
 
 
-def _threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads:
+def _on_few_cores(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads | NotMeasured:
+    """Let threads ask together that are kept on few cores, as whoever starts them can do."""
+    if not hasattr(os, "sched_setaffinity"):
+        return NotMeasured("this system does not let threads choose their cores")
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) <= FEW_CORES:
+        return NotMeasured(f"there are no more than {FEW_CORES} cores")
+    return _batched_threads(recommender, rng, bench, partial(os.sched_setaffinity, 0, usable[:FEW_CORES]))
+
+
+def _threads(recommender: Recommender, rng: Any, bench: AnswersBench, begin: Begin | None = None) -> Threads:
     """Let several threads ask for one user after the other at the same time, each once for what is done once.
 
     Batches of every size that so many threads can make have been asked before, as `semrec warm` does: a GPU records
     each. What was measured before leaves nothing for Python's garbage collector to find.
+    Each thread does ``begin`` first.
     """
     ids = np.array(recommender.users.ids, object)
     for size in (size for size in WARM_BATCHES if size <= THREADS):
@@ -278,7 +298,7 @@ def _threads(recommender: Recommender, rng: Any, bench: AnswersBench) -> Threads
             times.append(time.perf_counter() - started)
         return times
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(THREADS, initializer=begin) as pool:
         for each in (max(1, EACH_THREAD // 5), EACH_THREAD):
             drawn = [ids[rng.choice(len(ids), each)].tolist() for _ in range(THREADS)]
             started = time.perf_counter()

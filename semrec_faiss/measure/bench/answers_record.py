@@ -149,6 +149,8 @@ class AnswersSettings(Part):
 class AnswersResults(BenchResults):
     """A whole results file; ``threads`` ask through a `Batcher`, ``threads_alone`` each for itself.
 
+    ``threads_on_two_cores`` ask through a `Batcher`, too.
+
     ``memory`` is what the process holds when the index is opened, and when ``questions`` are asked; before anything is
     asked in batches.
     """
@@ -162,6 +164,7 @@ class AnswersResults(BenchResults):
     batches: BatchOfUsers
     vectors: BatchOfVectors | None = None
     threads: Threads
+    threads_on_two_cores: Threads | None = None
     threads_alone: Threads
     every_user: EveryUser
     not_measured: dict[str, str]

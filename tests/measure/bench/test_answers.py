@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +38,21 @@ def test_every_part_is_measured_and_judged_by_its_limit(
     monkeypatch.setattr("semrec_faiss.measure.bench.answers.EACH_THREAD", 20)
     monkeypatch.setattr("semrec_faiss.measure.bench.answers.VECTORS", 30)
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # or the command's libraries are all compiled anew
+    allowed: set[frozenset[int]] = set()
+    ask = Recommender.recommend
+
+    def noted(*given: Any, **wish: Any) -> Any:
+        allowed.add(frozenset(os.sched_getaffinity(0)))
+        return ask(*given, **wish)
+
+    monkeypatch.setattr(Recommender, "recommend", noted)
+    monkeypatch.setattr("semrec_faiss.measure.bench.answers.FEW_CORES", 1)
+    usable = os.sched_getaffinity(0)
     document = bench_answers(recommender, AnswersBench(questions=20, k=4)).as_json()
+    assert os.sched_getaffinity(0) == usable
+    if len(usable) > 1:
+        assert allowed == {frozenset(usable), frozenset([min(usable)])}
+        assert document["threads_on_two_cores"]["users_per_second"] > 0
     assert set(document["questions"]) == {"recommend_user", "similar_media_id", "similar_title"}
     for row in document["questions"].values():
         parts = ("whole", "bare_search", "search", "results", "beside")
