@@ -45,7 +45,7 @@ def _learners(address: str | None) -> Workers:
     "--text-weight",
     default=0.8,
     show_default=True,
-    type=FiniteRange(min=0),
+    type=FiniteRange(0, 1_000_000),
     help="Weight of texts in a score, relative to what people did.",
 )
 @click.option(
@@ -95,7 +95,7 @@ def learn(
         return
     rows = [
         ["made", str(out)],
-        ["titles", f"{report.titles}, {report.unrated_titles} of them rated by nobody: {_of_texts(report.text_dim)}"],
+        ["titles", f"{report.titles}, {report.unrated_titles} of them seen by nobody: {_of_texts(report.text_dim)}"],
         ["users", f"{report.users}, {report.users_without_likes} of them without a liked title"],
         ["interactions", str(report.interactions)],
         ["dimensions", f"{report.rank} of what people did, {report.text_dim} of text, times {report.text_scale:.3g}"],

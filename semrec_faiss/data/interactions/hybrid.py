@@ -27,6 +27,10 @@ SAMPLE_TITLES = 16_384
 """The scores that the two parts are weighed by are those of so many users for so many titles."""
 
 
+MOST_TEXT_WEIGHT = 1e6
+"""Far beyond what leaves ratings any say; vectors of much more would not be finite."""
+
+
 class LearnSettings(BaseModel):
     """What can be chosen; the defaults did best on titles that were held out for choosing.
 
@@ -46,7 +50,7 @@ class LearnSettings(BaseModel):
     iterations: Annotated[int, Field(ge=0, le=100)] = 4
     shrinkage: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.03
     directions: Annotated[int, Field(ge=1, le=4096)] = 128
-    text_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.8
+    text_weight: Annotated[float, Field(ge=0, le=MOST_TEXT_WEIGHT, allow_inf_nan=False)] = 0.8
     profile: Profile = LEARNED
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
 

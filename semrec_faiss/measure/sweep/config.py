@@ -18,7 +18,8 @@ MOST_BATCH = 1_000_000
 AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
 Counts = Annotated[tuple[AtLeastOne, ...], BeforeValidator(as_list), Field(min_length=1)]
 Folders = Annotated[tuple[LocalPath, ...], BeforeValidator(as_list), Field(min_length=1)]
-Clauses = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+Filled = Annotated[str, Field(min_length=1)]
+Clauses = Annotated[tuple[Filled, ...], BeforeValidator(as_list)]
 
 
 class Sweep(Settings):
@@ -36,7 +37,7 @@ class Sweep(Settings):
     k: Counts = (10,)
     batch: Counts = (1, 100)
     filters: Clauses = ()
-    slice: str | None = None
+    slice: Filled | None = None
     repeats: Annotated[int, Field(ge=2, strict=True)] = 20
     warmup: Annotated[int, Field(ge=0, strict=True)] = 2
     time_budget_s: Seconds | None = None

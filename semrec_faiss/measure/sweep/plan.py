@@ -13,6 +13,8 @@ from semrec_faiss.config.schema import DeviceConfig
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.parquet import parquet_parts
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.errors import ConfigError, DeviceError
 from semrec_faiss.index.factory import empty_index, resolve
 from semrec_faiss.index.hardware.device import Device, choose_device, load_faiss
@@ -23,6 +25,7 @@ from semrec_faiss.measure.quality.truth import digest_of_array
 from semrec_faiss.measure.sweep.config import Sweep
 from semrec_faiss.measure.sweep.grid import Combination, expand
 from semrec_faiss.measure.trials.plan_record import InvalidOne, SweepPlan
+from semrec_faiss.measure.trials.questions import check_slice
 from semrec_faiss.measure.trials.settings import QuerySettings
 from semrec_faiss.measure.trials.trial import DataRef, Trial, TrialProtocol, describe
 from semrec_faiss.progress import Progress, silent
@@ -83,6 +86,7 @@ def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent, sta
 
     Raises:
         ConfigError: mistakes in the grid, or more queries than the data has.
+        UsageError: a filter is not understood, or there is no field to slice by.
         NotFoundError: a data folder does not exist.
         DataError: one is inconsistent.
     """
@@ -91,6 +95,7 @@ def make_plan(sweep: Sweep, source: YamlSource, progress: Progress = silent, sta
     for number, folder in enumerate(sweep.dataset):
         progress("hashing data", number, len(sweep.dataset))
         data = data_ref(folder, sweep.queries)
+        _check_questions(sweep, folder)
         ours, theirs = _trials_over(sweep, data, combinations)
         trials += ours
         invalid += theirs
@@ -121,6 +126,22 @@ def data_ref(path: Path, queries: QuerySettings) -> DataRef:
             fix=f"lower queries.users to {users}",
         )
     return DataRef(path, path.name or str(path), count - queries.titles, dim, _data_digest(folder))
+
+
+def _check_questions(sweep: Sweep, path: Path) -> None:
+    """Refuse filters and a slice that the titles of a folder do not have, before anything is measured.
+
+    Raises:
+        UsageError: a filter is not understood, or there is no field to slice by.
+    """
+    if not sweep.filters and sweep.slice is None:
+        return
+    folder = find_data_folder(path)
+    catalog = Catalog.read(folder.metadata, expect_count=len(open_vectors(folder.media_vectors)))
+    for where in sweep.filters:
+        matching_rows(catalog, where)
+    if sweep.slice is not None:
+        check_slice(catalog, sweep.slice)
 
 
 def _data_digest(folder: DataFolder) -> str:

@@ -81,29 +81,20 @@ class SweepWork:
             prune: pass over trials that cheaper ones make hopeless.
 
         Raises:
-            SemrecError: the data, a filter or the slice is at fault; anything else that fails is a failed trial.
+            SemrecError: the data is at fault; anything else that fails is a failed trial.
         """
         measured = [record for record in known.values() if isinstance(record, Measured)]
         everything = tuple(trial.digest for trial in trials)
         first = trials[0]
         with temporary_index_folder(self._cache, first.build_key) as folder:
             emit(Message("stage", f"building {first.label}", everything))
-            data = self._checked_data(trials, emit)
+            data = self._data_of(trials[0], _steps_of(emit))
             built = _attempt(lambda: self._build(trials, data, folder, emit))
             if isinstance(built, str):
                 return self._fail(trials, built, emit)
             for _, same in groupby(trials, key=lambda trial: trial.load_key):
                 self._on_device(list(same), data, built, measured, emit, prune)
         return None
-
-    def _checked_data(self, trials: Sequence[Trial], emit: Emit) -> SweepData:
-        """Open the data and try the filters and the slice: what is wrong with these is wrong with the whole sweep."""
-        data = self._data_of(trials[0], _steps_of(emit))
-        for where in dict.fromkeys(trial.where for trial in trials):
-            data.mask(where)
-        if trials[0].protocol.slice is not None:
-            data.slices(trials[0].protocol.slice)
-        return data
 
     def _build(self, trials: Sequence[Trial], data: SweepData, folder: Path, emit: Emit) -> BuiltIndex:
         step = _steps_of(emit)

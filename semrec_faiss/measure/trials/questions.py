@@ -206,10 +206,7 @@ class SweepData:
         Raises:
             UsageError: the titles have no such field.
         """
-        if field not in self.catalog.fields:
-            known = list(self.catalog.fields)
-            fix = f"{did_you_mean(field, known)}fields: {', '.join(known)}"
-            raise UsageError(f"the titles have no field {field!r}", fix=fix)
+        check_slice(self.catalog, field)
         is_list = self.catalog.fields[field].endswith("[]")
         value = f"unnest({quoted_name(field)})" if is_list else quoted_name(field)
         sql = f"SELECT _semrec_row, ({value})::VARCHAR FROM {TABLE}"
@@ -225,6 +222,14 @@ class SweepData:
             masks[name] = np.zeros(self.count, np.bool_)
             masks[name][members[name]] = True
         return masks
+
+
+def check_slice(catalog: Catalog, field: str) -> None:
+    """Refuse a field that no title has; raises UsageError with those that there are."""
+    if field not in catalog.fields:
+        known = list(catalog.fields)
+        fix = f"{did_you_mean(field, known)}fields: {', '.join(known)}"
+        raise UsageError(f"the titles have no field {field!r}", fix=fix)
 
 
 def _is_as_written(path: Path, digest: Path) -> bool:

@@ -9,18 +9,18 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from semrec_faiss.config.index_types import Settings
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 
 DEFAULT_RESULTS = Path("results")
 
 
 def _folders_name(name: str) -> str:
     """Refuse what is no name of a folder on every system; raises ValueError, as `distinct`."""
-    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        near = re.sub("[^A-Za-z0-9._-]+", "-", name).strip("._-") or "sweep"
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+        near = re.sub("[^A-Za-z0-9._-]+", "-", name).strip("._-")[:40] or "sweep"
         raise ValueError(
-            f"{name!r} cannot be the name of a folder of results; letters A to Z, digits, '.', '_' and '-' are taken,"
-            f" and first a letter or a digit: {near!r}, say"
+            f"{quoted(name)} cannot be the name of a folder of results; up to 200 letters A to Z, digits, '.', '_' and"
+            f" '-' are taken, and first a letter or a digit: {near!r}, say"
         )
     return name
 
@@ -37,7 +37,8 @@ def as_list(value: Any) -> Any:
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuse a value that is given twice; raises ValueError, which pydantic tells with the field."""
     if len(set(values)) < len(values):
-        raise ValueError(f"{list(values)} holds a value twice")
+        told = quoted([str(one) if isinstance(one, Path) else one for one in values])
+        raise ValueError(f"{told} holds a value twice")
     return values
 
 

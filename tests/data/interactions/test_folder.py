@@ -107,6 +107,17 @@ def test_ratings_of_movielens_are_spelled_as_its_titles_are(source: Path, tmp_pa
     np.testing.assert_array_equal(*vectors)
 
 
+# Once a fault: with a weight that no float32 holds, vectors were infinite, and a build refused them.
+def test_weights_of_texts_go_as_far_as_their_vectors_are_finite(source: Path, tmp_path: Path, semrec: Semrec) -> None:
+    out = tmp_path / "out"
+    learn = ("dataset", "learn", source / "texts", out, "--interactions", source / "ratings.csv", "--text-weight")
+    refused = semrec(*learn, "1e300")
+    assert (refused.code, out.exists()) == (2, False)
+    assert semrec(*learn, "1000000").code == 0
+    assert np.isfinite(np.load(out / MEDIA_VECTORS)).all()
+    assert semrec("build", "learned", "--dataset", out, "--output", tmp_path / "index").code == 0
+
+
 def test_what_cannot_be_learned_from_is_told(source: Path, tmp_path: Path) -> None:
     texts, out = source / "texts", tmp_path / "out"
 
