@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from types import FrameType
@@ -132,6 +135,7 @@ class _Server(uvicorn.Server):
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.failure: BaseException | None = None
+        self.ends_at = math.inf  # by time.monotonic
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -154,6 +158,7 @@ class _Server(uvicorn.Server):
             return
         if self._service.handlers.is_draining:
             self.should_exit = self.force_exit = True
+            self.ends_at = 0.0
             return
         self._service.handlers.is_draining = True
         loop = self._loop
@@ -199,6 +204,7 @@ class _Server(uvicorn.Server):
         """Answer on, each answer closing its connection, until nobody asks any more; then close the door."""
         log.info("draining")
         began = time.monotonic()
+        self.ends_at = began + self._service.config.grace_seconds
         limit = CLOSING_SHARE * self._service.config.grace_seconds
         while time.monotonic() - began < limit:
             last = max(began, self._service.app.last_request)
@@ -255,9 +261,21 @@ def run(config: ServeConfig, listening: Callable[[str], None], service: Service 
         server.run(sockets=[opened])
     finally:
         opened.close()
-        service.close()
+        has_closed = _closed_in_time(service, server.ends_at)
     if server.failure is not None:
         raise server.failure
+    if not has_closed:
+        log.warning("ending with work that nobody waits for, such as opening a generation")
+        logging.shutdown()
+        os._exit(0)  # or Python would wait for the thread
+
+
+def _closed_in_time(service: Service, ends_at: float) -> bool:
+    """Close the service; tell whether all its threads have ended by then, none of which anybody waits for."""
+    closing = threading.Thread(target=service.close, name="closing", daemon=True)
+    closing.start()
+    closing.join(None if ends_at == math.inf else max(QUIET_SECONDS, ends_at - time.monotonic()))
+    return not closing.is_alive()
 
 
 def _take_all_open_files() -> None:

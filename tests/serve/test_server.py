@@ -560,3 +560,37 @@ def test_sighup_takes_what_is_published_and_tls_is_spoken(tmp_path: Path, data: 
         process.until(lambda: process.ask("GET", "/readyz")[1]["generation"] == "gen-000002")
     finally:
         assert process.end() == 0
+
+
+HANGS = """
+import sys, time
+from semrec_faiss.serve.asking.serving import Serving
+opened = Serving._opened
+def hanging(self):
+    if self.current is None:
+        return opened(self)
+    print("another is opened", file=sys.stderr, flush=True)
+    time.sleep(1e6)
+Serving._opened = hanging
+import semrec_faiss.__main__
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_end_waits_for_no_generation_that_is_being_opened(signals: int, data: Path, tmp_path: Path) -> None:
+    """Once a fault: it waited as long as that took, whatever the grace, and a second signal changed nothing."""
+    build(data, tmp_path / "index")
+    grace = ("--grace-seconds", "1" if signals == 1 else "1000")
+    process = Process(tmp_path / "index", "--watch-seconds", "0.1", *grace, program=HANGS)
+    try:
+        build(data, tmp_path / "index")
+        process.until(lambda: any("another is opened" in line for line in process.said))
+        for _ in range(signals):
+            process.process.send_signal(signal.SIGTERM)
+            if signals == 2:
+                process.until(lambda: any("draining" in line for line in process.said))
+        assert process.process.wait(HANG_SECONDS) == 0, "".join(process.said)
+        process._reader.join(HANG_SECONDS)
+        assert "ending with work that nobody waits for" in "".join(process.said)
+    finally:
+        process.process.kill()
