@@ -16,7 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -300,9 +300,7 @@ def check_new_file(path: Path, option: str) -> None:
             raise UsageError(f"{path} is a directory; {option} is the file to write", fix=f"{option} {path / 'NAME'}")
         if path.exists() and not path.is_file():  # it would be replaced by a file
             raise UsageError(f"{path} is neither a file nor a new name", fix=fix)
-        for folder in path.absolute().parents[:2]:
-            if (folder / CURRENT_NAME).is_file():
-                raise UsageError(f"{path} lies in the index {folder}, whose files are its own", fix=fix)
+        _refuse_indexes(path.absolute().parents[:2], path, fix)
         _try_folder(path.parent, path, fix)
 
 
@@ -312,7 +310,15 @@ def check_new_folder(path: Path, option: str) -> None:
     with _explained(path, fix):
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file; {option} is a directory", fix=fix)
+        _refuse_indexes((path.absolute(), path.absolute().parent), path, fix)
         _try_folder(path, path, fix)
+
+
+def _refuse_indexes(folders: Sequence[Path], path: Path, fix: str) -> None:
+    for folder in folders:
+        if (folder / CURRENT_NAME).is_file():
+            told = "is an index" if folder == path.absolute() else f"lies in the index {folder}"
+            raise UsageError(f"{path} {told}, whose files are its own", fix=fix)
 
 
 def _try_folder(folder: Path, path: Path, fix: str) -> None:

@@ -79,6 +79,16 @@ def test_an_indexs_files_are_its_own(place: Path, path: str) -> None:
     check_new_file(place / "beside", "OUT")
 
 
+# Once a fault: reports, results and sweeps were written among the files of an index.
+def test_no_folder_is_written_in_an_index(place: Path) -> None:
+    (place / "index" / "gen-000001").mkdir(parents=True)
+    (place / "index" / "CURRENT").write_text("gen-000001", encoding="utf-8")
+    for path, told in (("index", "is an index"), ("index/new", "lies in"), ("index/gen-000001", "lies in the index")):
+        with pytest.raises(UsageError, match=f"{path} {told}.*, whose files are its own"):
+            check_new_folder(place / path, "--out")
+    check_new_folder(place / "beside", "--out")
+
+
 def test_bare_dot_and_nothing_are_directories(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     for path in (".", "", "..", "/"):

@@ -48,6 +48,17 @@ def test_what_is_not_whole_is_bad_data_and_leaves_nothing(semrec: Semrec, tmp_pa
     assert [one.name for one in tmp_path.rglob("*") if one.is_file()] == ["january.json"]
 
 
+@pytest.mark.slow
+def test_a_report_goes_to_no_file_and_to_no_index(semrec: Semrec, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "CURRENT").write_text("gen-000001", encoding="utf-8")
+    for out, told in (("file", "is a file; --out is a directory"), ("index", "is an index, whose files are its own")):
+        ran = semrec("report", REPO / "results" / "sweep-demo", "--out", tmp_path / out)
+        assert (ran.code, ran.out) == (2, "") and told in ran.err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["CURRENT", "file", "index"]
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_limit_that_is_no_number_is_refused(semrec: Semrec, value: str) -> None:
     for arguments in (

@@ -30,9 +30,12 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
     from semrec_faiss.report.page.html import html_page
     from semrec_faiss.report.sweep.page import write_report
     from semrec_faiss.report.sweep.two_sweeps import compare_document
+    from semrec_faiss.storage import check_new_folder
 
     if (results is None) == (compare is None):
         raise click.UsageError("give the results of one sweep, or --compare A B for two")
+    if out is not None:
+        check_new_folder(out, "--out")
     if compare is not None:
         first, second = (SweepResults.read(folder) for folder in compare)
         written = [(out or compare[1]) / "compare.html"]

@@ -19,6 +19,7 @@ from semrec_faiss.measure.trials.kind import PLAN
 from semrec_faiss.measure.trials.ledger import Ledger, TrialRecord
 from semrec_faiss.measure.trials.plan_record import PlanRecord
 from semrec_faiss.measure.trials.results import read_whole, save_document
+from semrec_faiss.storage import check_new_folder
 
 Rerun = Literal["none", "failed", "all"]
 
@@ -133,10 +134,11 @@ class Run(ABC, Generic[Trial, TrialRecord]):
         """Measure what the ledger does not have.
 
         Raises:
-            UsageError: another process runs this sweep.
+            UsageError: another process runs this sweep, or its folder cannot be one.
             StorageError: the disk is full or refuses.
             DataError: the ledger is damaged.
         """
+        check_new_folder(self.folder, "folder of results")
         with self._opened_ledger():
             with contextlib.suppress(BudgetSpentError):
                 self.measure_all()
