@@ -12,6 +12,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -236,6 +237,28 @@ def test_an_end_before_a_fallen_one_is_started_again_is_an_end_like_any(index: P
     _children(process)[-1].send_signal(signal.SIGKILL)
     process.until(lambda: any("has fallen" in line for line in process.said))
     assert process.end() == 0, "".join(process.said)
+
+
+def test_an_end_while_workers_are_started_is_an_end(index: Path) -> None:
+    """Once a fault: who ended first was waited for once more, for ever."""
+    supervisor = _Supervisor(read_settings(None, {"index": index, "port": 0, "workers": 2}), print)
+    started = threading.Event()
+
+    def runs() -> None:
+        started.set()
+        supervisor._wait_for({0, 1})
+        supervisor._watch()
+
+    running = threading.Thread(target=runs, daemon=True)
+    running.start()
+    started.wait(HANG_SECONDS)
+    time.sleep(0.05)  # it waits for who listens
+    supervisor._is_ending = True
+    for worker in range(2):
+        supervisor._events.put((worker, None))
+    running.join(HANG_SECONDS)
+    supervisor._close()
+    assert not running.is_alive()
 
 
 @pytest.mark.slow

@@ -137,6 +137,7 @@ class _Supervisor:
             number, told = self._events.get()
             if told is None:
                 self._raise_fallen(number)
+                self._events.put((number, None))  # it was told to end, for which `_watch` waits
             elif "error" in told:
                 raise _error(told)
             else:
