@@ -163,7 +163,16 @@ def test_a_whole_number_may_be_written_as_a_float(path: str, question: Any, as_f
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"k": 7.5}, {"k": True}, {"k": "7"}, {"k": 0.0}, {"years": [1960.5, None]}, {"max_per": {"year": 2.5}}]
+    "wrong",
+    [
+        {"k": 7.5},
+        {"k": 1e30},
+        {"k": True},
+        {"k": "7"},
+        {"k": 0.0},
+        {"years": [1960.5, None]},
+        {"max_per": {"year": 2.5}},
+    ],
 )
 def test_what_is_no_whole_number_is_refused_as_before(wrong: Any, asker: Any) -> None:
     reply = asker.post("/v1/similar", {"title": "m00003"} | wrong)

@@ -227,7 +227,7 @@ def _decoded(body: bytes, kind: type[Question]) -> Question:
 
 def whole(value: Any) -> Any:
     """Return a number without its .0, and so those of a list or of an object; anything else as it is."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:  # over which a float is no longer sure
         return int(value)
     if isinstance(value, list):
         return [whole(one) for one in value]
