@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semrec_faiss.errors import DeviceError, UsageError
+from semrec_faiss.errors import DataError, DeviceError, UsageError
 from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.room import even_block
@@ -46,6 +46,11 @@ def test_several_answer_as_one_does(layout: Any, monkeypatch: pytest.MonkeyPatch
             found, expected = several.search(queries, 12, **options), one.search(queries, 12, **options)
             np.testing.assert_array_equal(found.rows, expected.rows)
             np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+    found, expected = (its.search_given(queries * 3.0, 0, 12, normalize=True) for its in (several, one))
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
+    with pytest.raises(DataError, match=r"query 41 .*zeros"):
+        several.search_given(queries * [[1.0], [0.0]], 40, 12, normalize=True)
     with pytest.raises(UsageError, match="k is 702"):
         several.search(queries, 702)
 
