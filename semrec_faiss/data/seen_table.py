@@ -26,7 +26,7 @@ _NUMBERS = (
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
 )
 
-_YEAR_2100 = 4_102_444_800
+YEAR_2100 = 4_102_444_800
 """Seconds from 1970 to 2100: what lies after is no time of a rating, but counted in another unit."""
 
 IdTable = dict[str, NDArray[Any]]
@@ -241,7 +241,7 @@ def _whole_column(path: Path | str, column: NDArray[Any]) -> NDArray[np.int64]:
             fix="give every row one, or leave the column out",
         )
     times = np.asarray(np.ma.getdata(column), dtype=np.int64)
-    if len(times) and not (times.min() >= 0 and times.max() < _YEAR_2100):
+    if len(times) and not (times.min() >= 0 and times.max() < YEAR_2100):
         raise _not_seconds(path, int(times.min()), int(times.max()))
     return times
 
@@ -254,7 +254,7 @@ def _not_seconds(path: Path | str, first: int, last: int) -> DataError:
             fix="write whole seconds since 1970, or leave the column out",
         )
     units = {1_000: "milliseconds", 1_000_000: "microseconds", 1_000_000_000: "nanoseconds"}
-    divisor = next((number for number in units if last // number < _YEAR_2100), None)
+    divisor = next((number for number in units if last // number < YEAR_2100), None)
     seems = "" if divisor is None else f"; as {units[divisor]} it would be {date_of(last // divisor)}"
     return DataError(
         f"{path}: a timestamp is {last:,}, which as seconds since 1970 lies after the year 2100{seems}",

@@ -272,6 +272,8 @@ MANGLED = [
     ("ratings", RATINGS + "5,10,4.0,1,1\n", ["ratings.csv:9: 5 values"]),
     ("ratings", RATINGS + "5,10,5.5,1\n", ["ratings.csv:9: rating is '5.5'"]),
     ("ratings", RATINGS + "5,10,nan,1\n", ["ratings.csv:9: rating is 'nan'"]),
+    # Once a fault: what was made was refused by whatever read it.
+    ("ratings", RATINGS + "5,10,4.5,4102444800\n", ["ratings.csv:9: timestamp is '4102444800'; seconds since 1970"]),
     ("ratings", RATINGS + "5,10,,1\n", ["ratings.csv:9: rating is ''"]),
     ("ratings", RATINGS + "5,10,good,1\n", ["ratings.csv:9: rating is 'good'"]),
     ("ratings", RATINGS + "5.5,10,4,1\n", ["ratings.csv:9: userId is '5.5'"]),

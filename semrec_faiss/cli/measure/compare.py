@@ -87,7 +87,9 @@ def compare(
         print_json(results.as_json())
     else:
         _print(results)
-    say(f"wrote {', '.join(map(str, written[:3]))}" + (f" and {len(written) - 3} pictures" if written[3:] else ""))
+    pictures = written[3:]
+    more = f" and {len(pictures)} picture{'s' * (len(pictures) > 1)}" if pictures else ""
+    say(f"wrote {', '.join(map(str, written[:3]))}{more}")
     if trace is not None and results.profile and results.profile.trace:
         say(f"wrote {trace}")
     for kind, heard in results.memory_ran_out().items():

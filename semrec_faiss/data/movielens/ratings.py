@@ -26,6 +26,7 @@ from semrec_faiss.data.movielens.rows import (
     score_problem,
     whole_number,
 )
+from semrec_faiss.data.seen_table import YEAR_2100
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
 
@@ -113,10 +114,10 @@ def load_ratings(scratch: Scratch, source: SourceFile, movie_ids: Sequence[int],
 
     Raises:
         DataError: rows that cannot be used, with file and line: ids or timestamps that are no whole numbers, ratings
-            outside 0.5 to 5, movies that are not known, a movie that somebody has rated twice.
+            outside 0.5 to 5, times after 2100, movies that are not known, a movie that somebody has rated twice.
     """
     whole = f"userId = floor(userId) AND userId BETWEEN 0 AND {LARGEST_ID}"
-    in_time = f"timestamp = floor(timestamp) AND timestamp BETWEEN 0 AND {LARGEST_ID}"
+    in_time = f"timestamp = floor(timestamp) AND timestamp BETWEEN 0 AND {YEAR_2100 - 1}"
     usable = f"{whole} AND {in_time} AND rating BETWEEN {LEAST_RATING} AND {MOST_RATING}"
     known, db = set(movie_ids), scratch.db
     _load(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from semrec_faiss.data.movielens.download import SourceFile
+from semrec_faiss.data.seen_table import YEAR_2100
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
 
@@ -199,8 +200,9 @@ def rating_problem(values: Sequence[str], movies: Container[int]) -> str | None:
         return problem
     if not LEAST_RATING <= _float(rating) <= MOST_RATING:
         return f"rating is {shortened(rating)}; a number from {LEAST_RATING} to {MOST_RATING} is expected"
-    if whole_number(timestamp) is None:
-        return f"timestamp is {shortened(timestamp)}; seconds since 1970 are expected"
+    seconds = whole_number(timestamp)
+    if seconds is None or seconds >= YEAR_2100:
+        return f"timestamp is {shortened(timestamp)}; seconds since 1970, before the year 2100, are expected"
     return None
 
 

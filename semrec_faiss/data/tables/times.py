@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from semrec_faiss.data.seen_table import date_of
+from semrec_faiss.data.seen_table import YEAR_2100, date_of
 from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 """How many of each are a second."""
 
 _SPOKEN = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-_YEAR_1973, _YEAR_2100 = 100_000_000, 4_102_444_800
+_YEAR_1973 = 100_000_000
 _SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _NUMBERS = ("DOUBLE", "FLOAT", "DECIMAL", *_SIGNED, *(f"U{name}" for name in _SIGNED))
 
@@ -73,8 +73,8 @@ def find_times(
 def _counted(
     connection: DuckDBPyConnection, file: str, name: str, raw: str, low: int, high: int, unit: str | None
 ) -> Times:
-    found = unit or next((each for each, number in TIME_UNITS.items() if high // number < _YEAR_2100), None)
-    if found is None or low < 0 or high // TIME_UNITS[found] >= _YEAR_2100:
+    found = unit or next((each for each, number in TIME_UNITS.items() if high // number < YEAR_2100), None)
+    if found is None or low < 0 or high // TIME_UNITS[found] >= YEAR_2100:
         raise DataError(
             f"{name}: times go from {low:,} to {high:,}, which lies outside 1970 to 2100 in any unit",
             fix="map another column: --map time=COLUMN, or --map time=- to do without times",

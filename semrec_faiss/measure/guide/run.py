@@ -103,7 +103,8 @@ def run_guide(
     """
     unknown = [number for number in asked.only if number not in TESTS]
     if unknown or not asked.only:
-        raise UsageError(f"there is no test {unknown or 'asked for'}", fix=f"tests: {', '.join(map(str, TESTS))}")
+        told = " nor ".join(map(str, unknown)) or "asked for"
+        raise UsageError(f"there is no test {told}", fix=f"tests: {', '.join(map(str, TESTS))}")
     started, load, others = time.perf_counter(), load_average(), OtherPrograms()
     saved = SavedIndex(asked.index, asked.settings)
     if fused := as_fused(saved, asked.settings):

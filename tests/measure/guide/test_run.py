@@ -161,7 +161,7 @@ def test_only_some_tests(index: Path) -> None:
     assert found["test_3_batch"]["batch_10"]["cpu_throughput_qps"] is None
     assert found["not_measured"]["test_3_batch.batch_10.cpu_throughput_qps"] == "not asked for (--only 4)"
     assert found["not_measured"]["details.memory"] == "not asked for (--only 4)"
-    with pytest.raises(UsageError, match=r"no test \[6\]"):
+    with pytest.raises(UsageError, match=r"no test 6"):
         compare(GuideRun(index, CPU, only=(6,)))
 
 
