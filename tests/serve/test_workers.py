@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import http.client
 import json
@@ -10,6 +11,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -35,6 +39,7 @@ from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.settings import read_settings
 from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.workers.child import Part
 from semrec_faiss.serve.workers.doors import door_in, make_door_folder
 from semrec_faiss.serve.workers.hanging import MOST_LOOKS, Beats
 from semrec_faiss.serve.workers.owner import DeviceOwner
@@ -386,6 +391,52 @@ def test_a_worker_that_hangs_is_replaced(owner: str, index: Path) -> None:
         process.process.kill()
         raise
     assert process.end() == 0, "".join(process.said)
+
+
+PRINTS = """
+import os
+from semrec_faiss.serve.workers import child
+def work(part, config, say):
+    print("loading", part.number)
+    os.write(1, b"a library\\n")
+    say({"listening": "here"})
+child._work = work
+child.main()
+"""
+
+
+@pytest.mark.slow
+def test_what_a_package_prints_in_a_worker_is_not_told_to_the_supervisor(index: Path) -> None:
+    """Once a fault: the supervisor read it as its own, and heard no more of that worker, not even of its end."""
+    config = read_settings(None, {"index": index}).model_dump(mode="json")
+    part = msgspec.json.encode(Part(config, 0, 1, 0, None, False)) + b"\n"
+    ended = subprocess.run([sys.executable, "-c", PRINTS], input=part, capture_output=True, timeout=HANG_SECONDS)
+    assert (ended.stdout, sorted(ended.stderr.split(b"\n"))) == (
+        b'{"listening": "here"}\n',
+        [b"", b"a library", b"loading 0"],
+    )
+
+
+def test_a_worker_that_cannot_be_started_again_is_tried_again(
+    index: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once a fault: where the system had no memory for a process at that moment, the whole service ended."""
+    monkeypatch.setattr("semrec_faiss.serve.workers.supervising.RESTART_SECONDS", 0.01)
+    supervisor = _Supervisor(read_settings(None, {"index": index, "port": 0, "workers": 2}), print)
+    lacks = [BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))] * 2
+
+    def begin(number: int) -> None:
+        if lacks:
+            raise lacks.pop()
+        supervisor._children[number] = _Child()  # type: ignore[assignment]
+
+    monkeypatch.setattr(supervisor, "_begin", begin)
+    supervisor._children[1] = _Child()  # type: ignore[assignment]
+    assert supervisor._has_begun_again(1)
+    assert caplog.text.count("worker 1 cannot be started: Resource temporarily unavailable") == 2
+    supervisor._is_ending = True
+    assert not supervisor._has_begun_again(1)
+    supervisor._close()
 
 
 @pytest.mark.slow

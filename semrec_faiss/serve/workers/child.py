@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from semrec_faiss.serve.workers.remote import RemoteDevice
 from semrec_faiss.serve.workers.serving import RemoteServing
 
 log = logging.getLogger("semrec.serve")
+
+Say = Callable[[dict[str, Any]], None]
 
 
 class Part(msgspec.Struct):
@@ -57,20 +60,21 @@ class Part(msgspec.Struct):
 
 def main() -> int:
     """Be what stdin says, until a signal."""
+    say = _teller()
     part = msgspec.json.decode(sys.stdin.buffer.readline(), type=Part)
     config = ServeConfig.model_validate_json(json.dumps(part.config))
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
     set_up_log(config)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the server drains instead
     try:
-        (_own if part.is_owner else _work)(part, config)
+        (_own if part.is_owner else _work)(part, config, say)
     except SemrecError as error:
-        _say({"error": type(error).__name__, "message": error.message, "fix": error.fix})
+        say({"error": type(error).__name__, "message": error.message, "fix": error.fix})
         return error.exit_code
     return 0
 
 
-def _work(part: Part, config: ServeConfig) -> None:
+def _work(part: Part, config: ServeConfig, say: Say) -> None:
     tallies = _tallies(part)
     tallies.set(tallies.in_flight, 0)  # as who fell in this place has left it
     metrics = Metrics(tallies)
@@ -80,12 +84,12 @@ def _work(part: Part, config: ServeConfig) -> None:
         serving = RemoteServing(config.index, config.settings, RemoteDevice(Path(part.device)))
     service = Service(config, metrics, serving)
     service.handlers.after_reload = lambda: os.kill(os.getppid(), signal.SIGHUP)  # and so the other workers
-    serving.after_taking = lambda name: _say({"serving": name})
+    serving.after_taking = lambda name: say({"serving": name})
     _load(serving, part.joins)  # before the door is opened, so that who gets in is answered
 
     def listening(address: str) -> None:
         beat(asyncio.get_running_loop(), tallies)
-        _say({"listening": address})
+        say({"listening": address})
 
     run(config, listening, service)
 
@@ -104,12 +108,12 @@ def _load(serving: Serving, joins: str | None) -> None:
         log.error("what was published is refused; as the others do, this worker serves %s", joins)
 
 
-def _own(part: Part, config: ServeConfig) -> None:
+def _own(part: Part, config: ServeConfig, say: Say) -> None:
     assert part.device is not None
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     door.bind(part.device)
     door.listen(part.processes)
-    _say({"listening": part.device})
+    say({"listening": part.device})
     DeviceOwner(config.index, config.settings, Batcher(Metrics(_tallies(part)).batch)).serve(door)
 
 
@@ -124,9 +128,16 @@ def _end_with_supervisor() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _say(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
+def _teller() -> Say:
+    """Return what tells the supervisor something; what packages print is no part of that, and goes to stderr."""
+    told = os.dup(sys.stdout.fileno())
+    if sys.stderr is not None:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def say(what: dict[str, Any]) -> None:
+        os.write(told, json.dumps(what).encode() + b"\n")
+
+    return say
 
 
 if __name__ == "__main__":

@@ -162,12 +162,22 @@ class _Supervisor:
             else:
                 log.error("worker %d has fallen (%s); another takes its place", number, self._code(number))
                 self._tallies.add(self._tallies.fallen)
-                del self._children[number]
-                time.sleep(RESTART_SECONDS)
-                if self._is_ending:
+                if not self._has_begun_again(number):
                     running.discard(number)
-                else:
-                    self._begin(number)
+
+    def _has_begun_again(self, number: int) -> bool:
+        """Start another worker in the place of one that fell, and try until the system lets it; not before the end."""
+        del self._children[number]
+        while True:
+            time.sleep(RESTART_SECONDS)
+            if self._is_ending:
+                return False
+            try:
+                self._begin(number)
+            except OSError as error:  # no memory for a process, say
+                log.error("worker %d cannot be started: %s", number, error.strerror or error)
+            else:
+                return True
 
     def _look_for_hanging(self) -> None:
         """Kill a worker that hangs, but none while another is not back: a disk that all wait for would end them all."""
