@@ -7,6 +7,7 @@ subquery, no second statement, no function that reads files, tells of the machin
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,9 @@ _REFUSED_FAMILIES = ("pg_", "has_", "inet_")
 
 LEAD = "SELECT\n"
 """What stands before an expression where it is parsed."""
+
+_ADVICE = re.compile(r"\n\s*Use SET .*|, or SET [^.\n]*|\n\s*Please try installing .*(\n\s*(INSTALL|LOAD) .*)*")
+"""What DuckDB says of settings and extensions: no filter has either."""
 
 _EXAMPLE = "for example: year BETWEEN 1990 AND 1999 AND 'Sci-Fi' IN genres"
 
@@ -187,7 +191,8 @@ def expressions_in(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _pointed(message: str, row: str) -> str:
     """Cut DuckDB's message to what it says of the filter: kind, caret and candidates, without our own SQL."""
-    lines = [line for line in _without(row, message).splitlines() if line.strip()]
+    told, line, own = _without(row, message).partition("\nLINE ")
+    lines = [line for line in (_ADVICE.sub("", told) + line + own).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith("LINE ")]
     shown = []
     for number, line in enumerate(lines):

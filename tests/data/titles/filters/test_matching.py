@@ -822,3 +822,19 @@ def grown(inner: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
 @given(st.recursive(LEAVES, grown, max_leaves=12))
 def test_random_expressions_follow_three_valued_logic(catalog: Catalog, tree: Tree) -> None:
     assert matching_rows(catalog, tree.sql).tolist() == rows_where(tree.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "ends"),
+    [
+        ("year % 0 = 1", "Use TRY(...) to return NULL for this expression."),
+        ("ST_Point(1, 2) IS NULL", "but it exists in the spatial extension."),
+        ("list_filter(genres, x -> x = 'Crime') != []", "sql/functions/lambda.html."),
+    ],
+)
+def test_no_setting_and_no_extension_is_advised(catalog: Catalog, where: str, ends: str) -> None:
+    """Once a fault: who filtered was told to SET what is locked, and to INSTALL what is shut off."""
+    with pytest.raises(UsageError) as caught:
+        matching_rows(catalog, where)
+    assert caught.value.message.splitlines()[-1].endswith(ends)
+    assert not any(word in caught.value.message for word in ("SET", "INSTALL", "LOAD"))
