@@ -360,3 +360,17 @@ def test_a_generation_without_room_beside_the_one_in_use_is_refused_and_told(
     monkeypatch.undo()
     asker.load()
     assert asker.post("/v1/similar", {"title": "m00001"}).headers["semrec-generation"] == "gen-000002"
+
+
+def test_what_the_index_holds_is_told_in_time_or_not_at_all(
+    index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: while the disk of a shard did not answer, whoever asked waited for ever, whatever the deadline."""
+    asker, answers = new_asker(index), threading.Event()
+    asker.load()
+    with monkeypatch.context() as patched:
+        patched.setattr("semrec_faiss.serve.api.handlers.facts_of", lambda *_: answers.wait(HANG_SECONDS))
+        replies = [asker.get("/v1/index", headers={"deadline-ms": "30"}) for _ in range(2)]
+        answers.set()
+    assert [reply.status_code for reply in replies] == [504, 504]
+    assert asker.get("/v1/index").json()["titles"] == 300

@@ -129,11 +129,11 @@ class Handlers:
         finally:
             self._answered()
 
-    async def index(self, _: Request) -> Reply:
+    async def index(self, request: Request) -> Reply:
         """``GET /v1/index``: what `semrec info --json` says, of the index's path its name."""
         served = self._in_use()
         asked = (self.serving.index.absolute().name, served.recommender.saved.generation)
-        facts, detail = await asyncio.get_running_loop().run_in_executor(self._facts, facts_of, *asked)
+        facts, detail = await self._by_deadline(self._facts.submit(facts_of, *asked), request)
         return Reply(msgspec.json.encode(facts | detail), generation=served.name)
 
     async def live(self, _: Request) -> Reply:

@@ -86,7 +86,7 @@ def described(limits: Limits, *, has_keys: bool) -> Json:
         "/v1/search": {"post": _question("search", "Titles near to a text or to vectors.", "Search", answer)},
         "/v1/explain": {"post": _question("explain", "Why a title is recommended.", "Explain", _ref("Explanation"))},
         "/v1/titles": {"get": _read("titles", "Titles as one types.", "FoundTitles", _TYPED)},
-        "/v1/index": {"get": _read("index", "What the index holds.", "IndexFacts")},
+        "/v1/index": {"get": _read("index", "What the index holds.", "IndexFacts", [_DEADLINE])},
         "/v1/reload": {"post": _read("reload", "Take the generation that is published now.", "Taken")},
         "/livez": {"get": _read("livez", "Whether the process runs.", "Liveness", secured=False)},
         "/readyz": {"get": _read("readyz", "Whether questions are answered.", "Readiness", secured=False)},
