@@ -410,11 +410,14 @@ def test_what_a_package_prints_in_a_worker_is_not_told_to_the_supervisor(index: 
     """Once a fault: the supervisor read it as its own, and heard no more of that worker, not even of its end."""
     config = read_settings(None, {"index": index}).model_dump(mode="json")
     part = msgspec.json.encode(Part(config, 0, 1, 0, None, False)) + b"\n"
-    ended = subprocess.run([sys.executable, "-c", PRINTS], input=part, capture_output=True, timeout=HANG_SECONDS)
-    assert (ended.stdout, sorted(ended.stderr.split(b"\n"))) == (
-        b'{"listening": "here"}\n',
-        [b"", b"a library", b"loading 0"],
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", PRINTS], **pipes) as worker:
+        assert worker.stdin and worker.stdout and worker.stderr
+        worker.stdin.write(part)
+        worker.stdin.flush()  # and is not closed, which would be the supervisor's end
+        told, printed = worker.stdout.read(), worker.stderr.read()
+    assert told == b'{"listening": "here"}\n'
+    assert sorted(printed.split(b"\n")) == [b"", b"a library", b"loading 0"]
 
 
 def test_a_worker_that_cannot_be_started_again_is_tried_again(
