@@ -143,13 +143,15 @@ def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None
                 fix=_instead_of(given, able),
             )
         kind = schema.field(given).type
-        if not is_vector(kind) and not is_text(kind):
+        if not is_vector(kind, whole=True) and not is_text(kind):
             raise UsageError(
                 f"{name}: column {given} has type {kind}, which holds no vectors",
                 fix="name a column of lists or tensors of floats: " + (", ".join(able) or "there is none"),
             )
         return given, ()
-    by_name = guessed("vector", able)
+    by_name = guessed("vector", able) or guessed(
+        "vector", [one.name for one in schema if is_vector(one.type, whole=True)]
+    )
     if by_name is None and len(able) > 1:
         raise UsageError(
             f"{name}: several columns may hold the vectors: {', '.join(able)}", fix=f"name it: --vector {able[0]}"
@@ -162,12 +164,18 @@ def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None
     return chosen, (f"vectors: column {quoted(chosen)}, {why}",)
 
 
-def is_vector(kind: Any) -> bool:
-    """Whether a column of this Arrow type can hold vectors: lists or tensors of floats."""
+def is_vector(kind: Any, *, whole: bool = False) -> bool:
+    """Whether a column of this Arrow type can hold vectors: lists or tensors of floats.
+
+    With ``whole`` those of integers, too: JSON has one kind of numbers, and some models give bytes. Not every such list
+    is a vector, so they have to be named.
+    """
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_list(kind) for is_list in lists) and pa.types.is_floating(kind.value_type)
+    if not any(is_list(kind) for is_list in lists):
+        return False
+    return bool(pa.types.is_floating(kind.value_type) or (whole and pa.types.is_integer(kind.value_type)))
 
 
 def is_text(kind: Any) -> bool:

@@ -51,8 +51,8 @@ class VectorReader:
         kept = array.take(pa.array(usable)) if wrong.any() else array
         values = kept.flatten()
         numbers = values.to_numpy(zero_copy_only=False)
-        if values.null_count and numbers.dtype.kind != "f":
-            numbers = numbers.astype(np.float64)
+        if numbers.dtype.kind != "f":  # floats that hold them exactly
+            numbers = numbers.astype(np.float32 if numbers.dtype.itemsize < 4 else np.float64)
         return numbers.reshape(len(usable), self.dim or 0), usable
 
     def _spelled(self, array: Any, first: int) -> tuple[NDArray[Any], NDArray[np.int64]]:

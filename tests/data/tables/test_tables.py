@@ -244,6 +244,38 @@ def test_json_lines_with_vectors(tmp_path: Path) -> None:
     assert np.array_equal(open_vectors(tmp_path / "data" / "media" / "content_vectors.npy"), of)
 
 
+@pytest.mark.parametrize(
+    ("column", "wish", "kind", "dtype"),
+    [
+        ("v", {"vector": "v"}, None, "float64"),  # lines of JSON
+        ("Embedding", {}, None, "float64"),
+        ("v", {"vector": "v"}, pa.list_(pa.int8(), 3), "float32"),
+        ("embedding", {}, pa.large_list(pa.uint16()), "float32"),
+        ("embedding", {}, pa.list_(pa.int64()), "float64"),
+    ],
+)
+def test_vectors_of_whole_numbers_are_taken_where_they_are_named(
+    column: str, wish: dict[str, Any], kind: Any, dtype: str, tmp_path: Path
+) -> None:
+    of = [[1, 0, 100], [0, 2, 0], [3, 1, 1]]
+    held = {"id": ["a", "b", "c"], "title": ["A", "B", "C"], "tags": [[1, 2, 3], [1, 1, 1], [2, 2, 2]], column: of}
+    if kind is None:
+        source = tmp_path / "p.jsonl"
+        source.write_text(
+            "\n".join(json.dumps(dict(zip(held, row, strict=True))) for row in zip(*held.values(), strict=True))
+        )
+    else:
+        source = tmp_path / "p.parquet"
+        pq.write_table(pa.table({**held, column: pa.array(of, kind)}), source)
+    imported(source, tmp_path / "data", **wish)
+    found = open_vectors(find_data_folder(tmp_path / "data").media_vectors)
+    assert (found.dtype, found.tolist()) == (dtype, of)
+    export_table(tmp_path / "data", tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")[column].to_pylist() == of
+    if wish:  # no list of whole numbers is guessed to be vectors
+        assert "no column of lists or tensors of floats" in refusal(source, tmp_path / "other").message
+
+
 def test_mistakes_are_told_all_at_once_with_file_row_and_column(tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     parts.mkdir()
