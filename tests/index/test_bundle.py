@@ -57,7 +57,7 @@ def test_a_bundle_comes_back_as_the_same_index(made: tuple[Path, Path], tmp_path
     }
     assert (index / "CURRENT").read_bytes() == (tmp_path / "new/index/CURRENT").read_bytes()
     assert verify(tmp_path / "new" / "index").manifest.count == 60
-    with pytest.raises(UsageError, match="exists and is not empty"):
+    with pytest.raises(UsageError, match="is an index, whose files are its own"):
         unbundle_index(bundle, tmp_path / "new" / "index")
 
 
