@@ -38,10 +38,16 @@ def is_whole(text: str) -> bool:
     return True
 
 
-def name_of(value: Any, what: str) -> str:
-    """Return one name as text; raises UsageError where ``value`` is no text, integer or UUID."""
+def name_of(value: Any, what: str, *, several: str | None = None) -> str:
+    """Return one name as text; raises UsageError where ``value`` is no text, integer or UUID.
+
+    ``several`` is how to ask for more than one, for who has given a list.
+    """
     if not is_name(value):
-        raise UsageError(f"{what} is {_shown(value)}; a text or an integer is expected")
+        is_list = isinstance(value, Iterable) and not isinstance(value, Mapping | bytes | bytearray)
+        raise UsageError(
+            f"{what} is {_shown(value)}; a text or an integer is expected", fix=several if is_list else None
+        )
     return str(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from semrec_faiss import (
     Wanted,
     build,
     compact_index,
+    evaluate_index,
     load_config,
+    pick,
     update_index,
 )
 from semrec_faiss.config.reading import config_from_dict
@@ -122,10 +125,19 @@ def test_an_unknown_argument_is_named_and_those_that_there_are(numbered: Recomme
         numbered.similar("7", any_of={"genres": ["D"]})
     with pytest.raises(TypeError, match=r"'range'; a question takes k, where, .* ranges as where=Filter\(ranges=…\)"):
         numbered.similar("7", range={"year": (5, 10)})
-    with pytest.raises(TypeError, match=r"'filter'; a question takes k, where, .* as where=Filter\("):
-        numbered.similar("7", filter=Filter(genres="D"))
-    with pytest.raises(TypeError, match="no argument 'wher'; a question takes k, where, exclude"):
-        numbered.recommend("3", wher="year > 1")
+    for name, meant in {"filter": "where", "wher": "where", "top": "k", "limit": "k", "top_k": "k"}.items():
+        with pytest.raises(TypeError, match=rf"'{name}'; a question takes k, where, .*; did you mean {meant}\?$"):
+            numbered.recommend("3", **{name: 3})
+    with pytest.raises(TypeError, match=r"no argument 'zzz'; a question takes k, where, .* max_per, strategy$"):
+        numbered.similar("7", zzz=3)
+
+
+def test_several_titles_or_users_are_asked_for_one_by_one(numbered: Recommender) -> None:
+    for ask, several in ((numbered.similar, "similar(title)"), (numbered.similar_users, "similar_users(user)")):
+        with pytest.raises(UsageError, match=rf"a text or an integer is expected\nfor each .*{re.escape(several)} for"):
+            ask(["3", "4"])
+    with pytest.raises(UsageError, match=r"a text or an integer is expected$"):
+        numbered.similar(3.5)
 
 
 @pytest.mark.parametrize(
@@ -322,6 +334,10 @@ def test_paths_may_be_texts(numbered: Recommender, tmp_path: Path) -> None:
         (lambda index: Recommender.open(index, batcher=3), "the batcher is int"),
         (lambda index: Recommender.open(index, follow="yes"), "follow is 'yes'"),
         (lambda index: load_config(3), "the config is 3"),
+        (Recommender, r"the index is .*; an open one is expected\nRecommender.open\(path\)"),
+        (lambda index: export_all_users("idx", "a.parquet"), r"the index is 'idx' \(str\); an open one is expected"),
+        (lambda index: evaluate_index("idx"), r"the plan is 'idx' \(str\)\ngive an Evaluation: Evaluation\(index\)"),
+        (lambda index: pick("results", 0.9), r"what is wanted is 0.9 \(float\)\ngive a Wanted: Wanted\(recall=0.95\)"),
         (lambda index: Wanted(recall=3), "recall is 3; it must be from 0 to 1"),
         (lambda index: Wanted(p95_ms="5"), "p95_ms is '5'"),
     ],

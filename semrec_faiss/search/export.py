@@ -29,6 +29,8 @@ from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.lists_file import ROW_GROUP, Counts, ListsFile, TitlesOf, read_block, write_block
+from semrec_faiss.search.living.living_index import LivingIndex
+from semrec_faiss.search.living.opened import not_open
 from semrec_faiss.search.profile.profile_search import changed_profile
 from semrec_faiss.search.wish import Wish, WishArguments
 from semrec_faiss.storage import check_new_file, flush_to_disk
@@ -105,6 +107,8 @@ def export_all_users(
     """
     import duckdb
 
+    if not isinstance(recommender, LivingIndex):
+        raise not_open(recommender)
     wanted = Wish.of(k, **wish)
     flag_of(include_seen, "include_seen")
     out = path_of(out, "out")

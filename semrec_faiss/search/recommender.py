@@ -23,6 +23,12 @@ from semrec_faiss.search.profile.taste import Taste, check_taste, taste_vector
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
 
+_TITLES = (
+    "for each of several: [recommender.similar(title) for title in titles];"
+    " for what is like all of them: recommender.recommend_for(Taste(likes=titles))"
+)
+_USERS = "for each of several: [recommender.similar_users(user) for user in users]"
+
 
 class Recommender(LivingIndex):
     """Answers questions from an index, which `open` or `from_arrays` gives it; safe to use from many threads.
@@ -72,7 +78,7 @@ class Recommender(LivingIndex):
             ['Toy Story 3 (2010)', 'Toy Story 4 (2019)']
         """
         wanted, now = Wish.of(k, **wish), self._now
-        row, media_id, title = now.named(name_of(title_or_id, "the title"))
+        row, media_id, title = now.named(name_of(title_or_id, "the title", several=_TITLES))
         asked = {"media_id": [media_id], "title": [title]}
         exclusions = Exclusions.one_each([row])
         started = time.perf_counter()
@@ -290,7 +296,7 @@ class Recommender(LivingIndex):
             >>> [user.user_id for user in demo.similar_users("user_001", k=2)]
             ['user_129', 'user_010']
         """
-        return similar_users(self.users, name_of(user_id, "the user id"), k)
+        return similar_users(self.users, name_of(user_id, "the user id", several=_USERS), k)
 
     def explain(self, user_id: Name, title_or_id: Name, k: int = 5) -> Explanation:
         """Say why a title is recommended to a user: its rank and the seen titles nearest to it; see `explain`.

@@ -92,11 +92,18 @@ def plain(k: int) -> Wish:
     return Wish(k)
 
 
+_ELSEWHERE = dict.fromkeys(("top", "n", "limit", "count", "size", "topk", "top_k"), "k") | {"filter": "where"}
+"""What other libraries call our arguments."""
+
+
 def _unknown(name: str) -> str:
     told = f"there is no argument {quoted(name)}; a question takes k, {', '.join(WishArguments.__annotations__)}"
-    near = get_close_matches(name, [part for part in Filter.__dataclass_fields__ if part != "where"], n=1)
-    part = near[0] if near else "any_of"
-    return f"{told}, and {part} as where=Filter({part}=…)"
+    filters = [part for part in Filter.__dataclass_fields__ if part != "where"]
+    near = get_close_matches(name, [*WishArguments.__annotations__, *filters], n=1)
+    meant = _ELSEWHERE.get(name) or next(iter(near), None)
+    if meant is None:
+        return told
+    return f"{told}, and {meant} as where=Filter({meant}=…)" if meant in filters else f"{told}; did you mean {meant}?"
 
 
 def _strategies(strategy: Any) -> tuple[str, ...]:

@@ -130,6 +130,10 @@ def pick(results: SweepResults | str | Path, wanted: Wanted) -> Choice:
         >>> chosen.winner.index.type, chosen.winner.quality.recall
         ('hnsw', 0.969)
     """
+    if not isinstance(wanted, Wanted):
+        raise UsageError(
+            f"what is wanted is {quoted(wanted)} ({type(wanted).__name__})", fix="give a Wanted: Wanted(recall=0.95)"
+        )
     found = results if isinstance(results, SweepResults) else SweepResults.read(results)
     wanted = _completed(found, wanted)
     candidates = [record for record in found.records if _is_asked_for(record, wanted)]

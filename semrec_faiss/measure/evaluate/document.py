@@ -17,7 +17,7 @@ import numpy as np
 from semrec_faiss.arguments import flag_of, mapping_of, number_from, path_of
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.measure.documents.results import settle
 from semrec_faiss.measure.evaluate.evaluator import METRICS, EvaluationProtocol, Evaluator, Judged
 from semrec_faiss.measure.evaluate.record import EvaluationDocument, Judgement, Summary
@@ -99,6 +99,10 @@ def evaluate_index(plan: Evaluation, progress: Progress = silent) -> EvaluationD
         >>> found.methods["recommender"].at(10).ndcg.mean > found.methods["most_popular"].at(10).ndcg.mean
         True
     """
+    if not isinstance(plan, Evaluation):
+        raise UsageError(
+            f"the plan is {quoted(plan)} ({type(plan).__name__})", fix="give an Evaluation: Evaluation(index)"
+        )
     evaluator = Evaluator(path_of(plan.index, "the index"), plan.settings, plan.protocol)
     profile = evaluator.given
     if plan.changes:

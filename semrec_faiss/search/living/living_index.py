@@ -24,7 +24,7 @@ from semrec_faiss.search.batching.asked import Searches
 from semrec_faiss.search.likeness import Likeness
 from semrec_faiss.search.living.following import Following
 from semrec_faiss.search.living.in_a_cluster import IN_A_CLUSTER, cluster_recommender
-from semrec_faiss.search.living.opened import Opened
+from semrec_faiss.search.living.opened import Opened, not_open
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.text import TextQueries
 
@@ -50,6 +50,8 @@ class LivingIndex(HoldsHandles):
         with_users: bool = False,
     ) -> None:
         """Load what every search needs; see `open`."""
+        if not isinstance(saved, SavedIndex):
+            raise not_open(saved)
         self._batcher = batcher
         self._refreshing = threading.RLock()
         self._opened: Opened | None = self.opens(saved, batcher, with_users=with_users)

@@ -12,7 +12,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.data.titles.titles import Titles
-from semrec_faiss.errors import NotFoundError
+from semrec_faiss.errors import NotFoundError, UsageError, quoted
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.hardware.ahead import beside
 from semrec_faiss.index.saved.saved_index import SavedIndex
@@ -31,6 +31,13 @@ from semrec_faiss.search.wish import Wish
 
 TITLES_REMEMBERED = 4096
 """Titles whose row and name are kept, so that asking for one again costs no look-up."""
+
+
+def not_open(value: object) -> UsageError:
+    """Say that a path, or whatever was given, is no open index."""
+    return UsageError(
+        f"the index is {quoted(value)} ({type(value).__name__}); an open one is expected", fix="Recommender.open(path)"
+    )
 
 
 class Opened:
