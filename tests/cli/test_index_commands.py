@@ -56,6 +56,16 @@ def test_build_then_info_then_verify(config: Path, tmp_path: Path, semrec: Semre
     assert found["files"] == len(facts["files"]) == 7
 
 
+def test_whose_data_they_are_is_told_where_only_the_output_is_given(
+    config: Path, folder: Path, tmp_path: Path, semrec: Semrec
+) -> None:
+    """Once the demo's films took the place of somebody's own titles, without a word."""
+    told = f"note: it is built of {folder}, which {config} names; --dataset names another\n"
+    assert told in semrec("build", config, "--output", tmp_path / "other").err
+    for options in ((), ("--dataset", folder), ("--dataset", folder, "--output", tmp_path / "other")):
+        assert "built of" not in semrec("build", config, *options).err
+
+
 def test_a_folder_that_is_no_index_does_not_hide_the_config_of_its_name(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, semrec: Semrec
 ) -> None:

@@ -66,6 +66,8 @@ def build(
         _check_in_one_piece(config)
     loaded = loaded if dataset is None else loaded.of(dataset)
     loaded = loaded if output is None else loaded.model_copy(update={"output": output})
+    if output is not None and dataset is None and loaded.dataset.folder is not None:  # a config's own is soon forgotten
+        say(f"note: it is built of {loaded.dataset.folder}, which {config or '--set'} names; --dataset names another")
     started = time.perf_counter()
     more: dict[str, object] = {}
     with progress_bars() as progress:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.dataset import Dataset
+from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.folder.layout import (
@@ -187,12 +188,8 @@ def profile_of(config: Config, source: Source) -> Profile | None:
     Raises:
         ConfigError: learned vectors would be normalised, or a profile has no histories to work on.
     """
-    if source.transformation is not None and config.index.normalize:
-        raise ConfigError(
-            f"{source.name} holds learned vectors, whose lengths tell how well a title is liked;"
-            " index.normalize is true",
-            fix="build with configs/learned.yaml, or set index.normalize: false",
-        )
+    if source.transformation is not None:
+        check_lengths_stay(source.name, config.index)
     if config.profile is None:
         return source.profile
     if source.users is None or source.users.seen is None:
@@ -201,6 +198,15 @@ def profile_of(config: Config, source: Source) -> Profile | None:
             fix="add users/seen.parquet to the data, or interactions from Python, or leave profile: out",
         )
     return config.profile
+
+
+def check_lengths_stay(name: object, index: IndexConfig) -> None:
+    """Raise ConfigError where an index would bring learned vectors, those of ``name``, to unit length."""
+    if index.normalize:
+        raise ConfigError(
+            f"{name} holds learned vectors, whose lengths tell how well a title is liked; index.normalize is true",
+            fix="set normalize: false for the index, as configs/learned.yaml does",
+        )
 
 
 def _profile_of(folder: DataFolder) -> Profile | None:

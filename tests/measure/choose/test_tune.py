@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from semrec_faiss.config.index_types import IvfFlatIndex
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
+from semrec_faiss.data.interactions.transformation_file import JSON_NAME
 from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.measure.choose.tune import least_value, tune
 from semrec_faiss.measure.trials.settings import QuerySettings
@@ -51,6 +53,14 @@ def test_least_nprobe_that_finds_enough(tiny_data: Any) -> None:
     everything = tune(config, 1.0, k=5, queries=QUERIES, repeats=2)
     assert everything.chosen is not None
     assert everything.chosen.value >= found.chosen.value
+
+
+def test_learned_vectors_keep_their_lengths(tmp_path: Path, make_folder: Callable[..., Any]) -> None:
+    made = make_folder(tmp_path / "data", titles=100)
+    (made.root / "media" / JSON_NAME).write_text("{}")
+    with pytest.raises(ConfigError, match=r"learned vectors.*normalize is true") as refused:
+        tune(configured(made.root, type="ivf_flat", build={"nlist": 4}), 0.9, k=5, queries=QUERIES, repeats=2)
+    assert refused.value.fix == "set normalize: false for the index, as configs/learned.yaml does"
 
 
 def test_least_ef_search_and_refine(tiny_data: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from semrec_faiss.config.index_types import FlatIndex, HnswIndex, IvfFlatIndex
 from semrec_faiss.config.yaml_source import YamlSource
+from semrec_faiss.data.interactions.transformation_file import JSON_NAME
 from semrec_faiss.errors import ConfigError, DataError, NotFoundError
 from semrec_faiss.measure.sweep.config import known_sweep_keys
 from semrec_faiss.measure.sweep.grid import Combination, expand
@@ -153,6 +154,17 @@ def test_what_the_data_cannot_have_is_invalid_with_the_reason(tmp_path: Path, da
     assert reasons.count("index.build.nlist is 200, more than the 90 titles") == 3
     assert "nprobe 50 is more than the 4 lists: it is the same as 4" in reasons
     assert len(plan.invalid) == 4
+
+
+def test_learned_vectors_keep_their_lengths(tmp_path: Path, data: Path) -> None:
+    """Once they were measured at unit length, and what was picked could not be built."""
+    (data / "media" / JSON_NAME).write_text("{}")
+    grid = "grid: [{type: flat, normalize: [true, false]}, {type: hnsw}]"
+    plan = planned(tmp_path / "s.yaml", f"name: learned\ndataset: {data}\nqueries: {{titles: 20, users: 0}}\n{grid}")
+    assert {trial.index.normalize for trial in plan.trials} == {False}
+    assert [one.reason for one in plan.invalid] == [
+        f"{data} holds learned vectors, whose lengths tell how well a title is liked; index.normalize is true"
+    ] * 2
 
 
 def test_a_factory_that_faiss_does_not_know_is_invalid(tmp_path: Path, data: Path) -> None:
