@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -305,6 +306,13 @@ def test_whole_numbers_beyond_64_bits_and_columns_of_another_kind_are_refused() 
     vectors = np.ones((2, DIM), np.float32)
     with pytest.raises(UsageError, match="metadata cannot be read as a table"):
         Recommender.from_arrays(vectors, {"media_id": ["a", "b"], "title": ["A", "B"], "x": [2**70, 1]})
+    told = (
+        "Conversion failed for column price with type object: Could not convert 'cheap' with type str: tried to convert"
+    )
+    with pytest.raises(UsageError, match=f"metadata cannot be read as a table: {told}"):
+        Recommender.from_arrays(
+            np.eye(2, dtype="float32"), pd.DataFrame({"media_id": ["a", "b"], "price": [1.5, "cheap"]})
+        )
     with pytest.raises(
         DataError, match=r"^metadata: column media_id has type DOUBLE; a text or a whole number is expected"
     ):

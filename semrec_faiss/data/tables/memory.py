@@ -78,7 +78,7 @@ def _arrow_of(value: Any, name: str) -> Any:
             return pa.Table.from_pylist(value)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise UsageError(
-            f"{name} cannot be read as a table: {error}",
+            f"{name} cannot be read as a table: {': '.join(map(str, reversed(error.args)))}",  # the column comes last
             fix="give columns of one length, of one type each, and with a name of their own",
         ) from error
     raise UsageError(
