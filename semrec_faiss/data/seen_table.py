@@ -285,10 +285,7 @@ def _check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) 
 def _unknown(connection: DuckDBPyConnection, path: Path | str, file: str) -> DataError:
     """Say how many rows name unknown users or titles, with the first few of these."""
     problems, lacking = [], []
-    for column, table, where in (
-        ("user_id", "user_rows", "user_ids.json"),
-        ("media_id", "title_rows", "metadata.jsonl"),
-    ):
+    for column, table, whose in (("user_id", "user_rows", "user"), ("media_id", "title_rows", "title")):
         rows, ids, empty = connection.execute(
             f"SELECT count(*), count(DISTINCT {column}), count(*) - count({column}) FROM {file}"
             f" WHERE {column} IS NULL OR {column}::VARCHAR NOT IN (SELECT id FROM {table})"
@@ -300,7 +297,7 @@ def _unknown(connection: DuckDBPyConnection, path: Path | str, file: str) -> Dat
             ).fetchall()
             named = ", ".join(repr(name) for (name,) in examples)
             problems.append(
-                f"rows whose {column} is not in {where}: {rows - empty:,} (different ids: {ids:,}, such as {named})"
+                f"rows whose {column} no {whose} has: {rows - empty:,} (different ids: {ids:,}, such as {named})"
             )
         if empty:
             problems.append(f"rows without {column}: {empty:,}")
@@ -310,6 +307,6 @@ def _unknown(connection: DuckDBPyConnection, path: Path | str, file: str) -> Dat
     such_as = " and ".join(repr(each) for each in known if each is not None)
     return DataError(
         f"{path}: {'; '.join(problems)}",
-        fix=f"write ids as user_ids.json and metadata.jsonl have them,{' such as ' * bool(such_as)}{such_as}"
+        fix=f"write ids as the users and titles have them,{' such as ' * bool(such_as)}{such_as}"
         f"{',' * bool(such_as)} or remove these rows",
     )

@@ -161,13 +161,16 @@ def test_unknown_users_and_titles_are_counted_with_examples(tmp_path: Path, cata
     with pytest.raises(DataError) as caught:
         read_seen(path, USERS, catalog)
     assert caught.value.message == (
-        f"{path}: rows whose user_id is not in user_ids.json: 3 (different ids: 1, such as 'nobody'); "
+        f"{path}: rows whose user_id no user has: 3 (different ids: 1, such as 'nobody'); "
         "rows without user_id: 1; "
-        "rows whose media_id is not in metadata.jsonl: 9 (different ids: 9, such as 'x0', 'x1', 'x2', 'x3', 'x4'); "
+        "rows whose media_id no title has: 9 (different ids: 9, such as 'x0', 'x1', 'x2', 'x3', 'x4'); "
         "rows without media_id: 1"
     )
     ids = r"'(u1|u2|u10|7)'"
-    assert re.search(rf"have them, such as {ids} and '\d+', or remove these rows$", str(caught.value.fix))
+    assert re.search(
+        rf"write ids as the users and titles have them, such as {ids} and '\d+', or remove these rows$",
+        str(caught.value.fix),
+    )
     with pytest.raises(DataError) as caught:  # once a fault: of users alone, a title's id was the example
         read_seen(write_seen(tmp_path / "seen.parquet", [("nobody", "20")]), USERS, catalog)
     assert re.search(rf"have them, such as {ids}, or remove these rows$", str(caught.value.fix))
@@ -254,7 +257,7 @@ def test_ratings_that_are_all_null_are_none(tmp_path: Path, catalog: Catalog) ->
         ("('u1', '20', 'good', 1)", "the column rating has type VARCHAR; a number is expected"),
         ("('u1', '20', 3.5, 'now')", "the column timestamp has type VARCHAR; seconds since 1970"),
         ("('u1', '20', 3.5, 1), ('u1', '3', 3.5, NULL)", "1 rows have no timestamp"),
-        ("('u9', '20', 3.5, 1)", "rows whose user_id is not in user_ids.json: 1"),
+        ("('u9', '20', 3.5, 1)", "rows whose user_id no user has: 1"),
     ],
 )
 def test_ratings_that_cannot_be_used(tmp_path: Path, catalog: Catalog, values: str, problem: str) -> None:

@@ -133,7 +133,7 @@ def test_what_cannot_be_learned_from_is_told(source: Path, tmp_path: Path) -> No
     (tmp_path / "odd.csv").write_text("user_id,film\nu,m\n")
     refused(DataError, "lacks the column media_id; it has user_id, film", interactions=tmp_path / "odd.csv")
     (tmp_path / "unknown.csv").write_text("user_id,media_id\nu,gone\n")
-    refused(DataError, "rows whose media_id is not in metadata.jsonl: 1", interactions=tmp_path / "unknown.csv")
+    refused(DataError, "rows whose media_id no title has: 1", interactions=tmp_path / "unknown.csv")
     (tmp_path / "empty.csv").write_text("user_id,media_id\n")
     refused(DataError, "holds no interactions", interactions=tmp_path / "empty.csv")
     (tmp_path / "low.csv").write_text("user_id,media_id,rating\nu,m00001,2\n")
@@ -145,7 +145,9 @@ def test_what_cannot_be_learned_from_is_told(source: Path, tmp_path: Path) -> No
     refused(UsageError, "is not empty", out=learned, interactions=source / "ratings.csv")
 
 
-@pytest.mark.parametrize("odd, told", [(",{}", "rows without user_id: 1"), ("u1,nix", "rows whose media_id is not in")])
+@pytest.mark.parametrize(
+    "odd, told", [(",{}", "rows without user_id: 1"), ("u1,nix", "rows whose media_id no title has")]
+)
 def test_mistakes_of_interactions_name_their_file(odd: str, told: str, source: Path, tmp_path: Path) -> None:
     """They named users/seen.parquet of the folder that was being made, which is gone."""
     table = tmp_path / "plays.csv"
