@@ -48,6 +48,28 @@ def test_what_is_not_whole_is_bad_data_and_leaves_nothing(semrec: Semrec, tmp_pa
     assert [one.name for one in tmp_path.rglob("*") if one.is_file()] == ["january.json"]
 
 
+@pytest.mark.parametrize(
+    ("document", "told", "fix"),
+    [
+        ({"methods": {}, "protocol": {}}, "what `semrec evaluate` writes of one index", "that has the key evaluate"),
+        ({"evaluations": []}, "the winners of a sweep", "semrec report in\n"),
+        (
+            {"environment": {"command": "semrec bench serve x"}},
+            "what `semrec bench serve` writes",
+            "`semrec bench gpu`",
+        ),
+    ],
+)
+def test_what_another_command_measured_is_told_for_what_it_is(
+    semrec: Semrec, tmp_path: Path, document: Any, told: str, fix: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/ev.json").write_text(json.dumps(document), encoding="utf-8")
+    ran = semrec("report", "in/ev.json", cwd=tmp_path)
+    assert (ran.code, ran.out) == (3, "")
+    assert f"in/ev.json is {told}, of which no page is made\n" in ran.err and fix in ran.err
+
+
 @pytest.mark.slow
 def test_a_report_goes_to_no_file_and_to_no_index(semrec: Semrec, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -67,6 +68,7 @@ def _of_file(path: Path, out: Path) -> list[Path]:
     from semrec_faiss.report.page.charts import png
 
     document = read_results(path)
+    _refuse_another(path, document)
     try:
         if "test_1_similarity" in document:
             written, missing = save_comparison(checked(GUIDE_RESULTS, document), out, with_json=False)
@@ -81,6 +83,23 @@ def _of_file(path: Path, out: Path) -> list[Path]:
             f"{path} is not a whole results file of `semrec compare` or `semrec bench gpu`: {error}",
             fix="give one of these files, or the folder of a sweep",
         ) from error
+
+
+def _refuse_another(path: Path, document: dict[str, Any]) -> None:
+    """Refuse a file that is whole, but of a command whose measurements no page is made of."""
+    stamp = document.get("environment")
+    words = str(stamp.get("command")).split() if isinstance(stamp, dict) else []
+    fix = "give a file of `semrec compare` or `semrec bench gpu`, or the folder of a sweep"
+    if "evaluations" in document:
+        told, fix = "the winners of a sweep", f"give their folder: semrec report {path.parent}"
+    elif "methods" in document and "protocol" in document:
+        told = "what `semrec evaluate` writes of one index"
+        fix = "give the folder of `semrec sweep` with a file that has the key evaluate, such as sweep-evaluate"
+    elif words[:2] == ["semrec", "bench"] and words[2:3] not in ([], ["gpu"]):
+        told = f"what `{' '.join(words[:3])}` writes"
+    else:
+        return
+    raise DataError(f"{path} is {told}, of which no page is made", fix=fix)
 
 
 @click.command("check-regression", epilog="Example: semrec check-regression results/main results/mine --tolerance 10%")

@@ -117,10 +117,16 @@ class Interactions:
             self._connection.execute(f"SELECT DISTINCT {column} AS id FROM {rows} ORDER BY id LIMIT 3").fetchall()
             for column, rows in ((self._ids[part], self._file), ("id", table))
         )
+        bare = f"SELECT ltrim({self._ids[part]}, '0') AS id FROM {self._file}"
+        lost_zeros = self._one(
+            f"SELECT count(*) FROM ({bare}) WHERE id <> '' AND id IN (SELECT ltrim(id, '0') FROM {table})"
+        )
         return DataError(
             f"{self._name}: no row names {what}; {part}s look like {', '.join(repr(one) for (one,) in asked)},"
             f" {whose} ids like {', '.join(repr(one) for (one,) in known)}",
-            fix=f"map the column that holds these ids: --map {part}=COLUMN",
+            fix="read these ids as texts, so that they keep their zeros, where the table is made; in pandas: dtype=str"
+            if lost_zeros
+            else f"map the column that holds these ids: --map {part}=COLUMN",
         )
 
     def user_ids(self) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from semrec_faiss.data.seen_table import YEAR_2100, date_of
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -61,8 +61,13 @@ def find_times(
     if not some and not _one(connection, f"SELECT count(time) FROM {file}"):
         return None
     if some < rows:
+        numbered = f"SELECT row_number() OVER () AS row, time::VARCHAR AS held, {raw} AS told FROM {file}"
+        row, held = connection.execute(
+            f"SELECT row, held FROM ({numbered}) WHERE told IS NULL ORDER BY row LIMIT 1"
+        ).fetchall()[0]
         raise DataError(
-            f"{name}: {rows - some:,} of {rows:,} rows have no time, or one that is none",
+            f"{name}: {rows - some:,} of {rows:,} rows have no time, or one that is none;"
+            f" the first is row {row:,}, {'without one' if held is None else f'of {quoted(held)}'}",
             fix="give every row one, or say --map time=- to do without times",
         )
     if not number:

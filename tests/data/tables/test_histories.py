@@ -145,8 +145,12 @@ def test_units_of_time_are_told_apart_and_said(tmp_path: Path, times: list[Any],
 def test_times_of_two_units_or_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 rows lie before 1973"):
         made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 6 + [NOW])))
-    with pytest.raises(DataError, match="2 of 7 rows have no time"):
+    with pytest.raises(
+        DataError, match="2 of 7 rows have no time, or one that is none; the first is row 6, without one"
+    ):
         made(tmp_path, interactions(tmp_path, pa.array([NOW] * 5 + [None] * 2)))
+    with pytest.raises(DataError, match="1 of 7 rows have no time, or one that is none; the first is row 4, of 'soon'"):
+        made(tmp_path, interactions(tmp_path, pa.array([str(NOW)] * 3 + ["soon"] + [str(NOW)] * 3)))
     with pytest.raises(DataError, match="outside 1970 to 2100"):
         made(tmp_path, interactions(tmp_path, pa.array([-5] * 7)))
     found = made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 6 + [NOW])), time_unit="ms")
@@ -204,6 +208,20 @@ def test_a_table_that_names_no_title_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no row names a title; items look like 'x', titles' ids like 'a'"):
         made(tmp_path, tmp_path / "i.csv")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("users", "items", "part"), [([1, 2], ["01", "02"], "user"), (["01", "02"], [1, 2], "item")])
+def test_ids_that_have_lost_their_zeros_are_to_be_read_as_texts(users: list[Any], items: list[Any], part: str) -> None:
+    vectors = np.eye(2, dtype=np.float32)
+    with pytest.raises(
+        DataError, match=rf"{part}s look like '1', '2', .*ids like '01', '02'\nread .*in pandas: dtype=str$"
+    ):
+        Recommender.from_arrays(
+            vectors,
+            {"media_id": ["01", "02"], "title": ["A", "B"]},
+            users={"01": vectors[0], "02": vectors[1]},
+            interactions={"user": users, "item": items},
+        )
 
 
 def test_users_come_with_vectors_of_their_own_from_the_command_line(tmp_path: Path, semrec: Semrec) -> None:
