@@ -81,7 +81,8 @@ def evaluation_page(results: EvaluationResults) -> Document:
         sections.append(_profiles(here, evaluations.get(name), name, by, about))
     if not evaluations:
         sections.insert(0, Section("No winner yet", [Text(NO_WINNER)]))
-    sections.append(Section("All profiles", [_profiles_table(measured, several=len(names) > 1)]))
+    listed = _profiles_table(ranked(measured, by), several=len(names) > 1)
+    sections.append(Section("All profiles", [listed], folded="narrow"))
     sections += [*_not_measured(results), _environment(results)]
     first = measured[0]
     users = sorted({one.protocol.users_evaluated for one in evaluations.values()})
@@ -165,7 +166,7 @@ def _chart_name(kind: str, index: str) -> str:
 
 def _spanned(told: Mean) -> Value:
     """Write a mean with its interval."""
-    return Cell(f"{told.mean:.3f} [{told.interval.low:.3f} {told.interval.high:.3f}]", told.mean)
+    return Cell(f"{told.mean:.3f} [{told.interval.low:.3f}\u00a0{told.interval.high:.3f}]", told.mean)
 
 
 def _methods_table(methods: Mapping[str, Summary], k: int) -> Table:
@@ -183,7 +184,7 @@ def _methods_table(methods: Mapping[str, Summary], k: int) -> Table:
 
 
 def _profiles_table(measured: Sequence[MeasuredProfile], *, several: bool) -> Table:
-    """List every measured profile."""
+    """List every measured profile, in the order of ``measured``."""
     rows: list[list[Value]] = []
     for record in measured:
         row = flat_row(record)

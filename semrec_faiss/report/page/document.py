@@ -118,11 +118,17 @@ Block = Text | Facts | Table | Chart
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it; ``folded`` sections open on a click."""
+    """A heading and what stands under it.
+
+    Attributes:
+        title: the heading.
+        blocks: in order.
+        folded: whether it opens on a click; ``narrow`` on a narrow screen only.
+    """
 
     title: str
     blocks: Sequence[Block]
-    folded: bool = False
+    folded: bool | Literal["narrow"] = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ STACKED_ROWS = 25
 NARROW = 38
 """Letters side by side on a narrow screen."""
 
+MANY_COLUMNS = 12
+"""Tables of more columns are broader than the text, as broad as the window where they need it, in smaller letters."""
+
 SHORT, LONG = 18, 36
 """Letters of a cell that is never broken into lines, and of one that must keep some width."""
 
@@ -64,7 +67,8 @@ def _section(section: Section) -> str:
     blocks = "\n".join(_block(block) for block in section.blocks)
     title, anchor = escape(section.title), _anchor(section.title)
     if section.folded:
-        return f'<details id="{anchor}"><summary><h2>{title}</h2></summary>\n{blocks}\n</details>'
+        unless_narrow = ' class="unless-narrow" open' if section.folded == "narrow" else ""
+        return f'<details id="{anchor}"{unless_narrow}><summary><h2>{title}</h2></summary>\n{blocks}\n</details>'
     return f'<section id="{anchor}"><h2>{title}</h2>\n{blocks}\n</section>'
 
 
@@ -100,7 +104,8 @@ def _table(table: Table) -> str:
     caption = f"<p class='caption'>{escape(table.caption)}</p>" if table.caption else ""
     named = f' id="table-{escape(table.name)}"' if table.name else ""
     table_html = f"<table><thead><tr>{heads}</tr></thead>\n<tbody>{rows}</tbody></table>"
-    return f'{caption}<div class="scroll{stacked}"{named}>{table_html}</div>'
+    broad = " broad" if len(columns) > MANY_COLUMNS else ""
+    return f'{caption}<div class="scroll{stacked}{broad}"{named}>{table_html}</div>'
 
 
 def _stacked(table: Table, columns: Sequence[Column]) -> str:

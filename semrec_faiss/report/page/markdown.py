@@ -23,7 +23,7 @@ def markdown_page(document: Document, pictures: Mapping[str, str] | None = None)
 
 def _section(section: Section, pictures: Mapping[str, str]) -> list[str]:
     blocks = [_block(block, pictures) for block in section.blocks]
-    if not section.folded:
+    if section.folded is not True:
         return [f"## {_plain(section.title)}", *blocks]
     return [f"<details>\n<summary>{_plain(section.title)}</summary>", *blocks, "</details>"]
 

@@ -127,6 +127,11 @@
     });
   }
 
+  // Once: what a reader opens on a narrow screen stays open.
+  if (window.matchMedia("(max-width: 34rem)").matches) {
+    for (const section of document.querySelectorAll("details.unless-narrow")) section.open = false;
+  }
+
   const valueOf = (row, column) => {
     const cell = row.cells[column];
     const given = cell.dataset.sort;

@@ -23,7 +23,7 @@ def trials_table(measured: Sequence[Measured]) -> Table:
     for record in measured:
         row = row_of(record)
         ends = [as_recall(row[end], 3) for end in ("recall_low", "recall_high")]
-        interval = "–" if row["recall_low"] is None else " to ".join(ends)
+        interval = "–" if row["recall_low"] is None else "\u00a0to\u00a0".join(ends)
         cells: list[Value] = [
             row["series"],
             row["setting"],

@@ -53,7 +53,7 @@ def sweep_document(results: SweepResults) -> Document:
     for name in names:
         sections += _sections_of(results, name, k, alone=len(names) == 1)
     listed: list[Block] = [trials_table(measured), *gaps_text(measured)]
-    sections.append(Section("All trials", listed, folded=len(measured) > 60))
+    sections.append(Section("All trials", listed, folded=len(measured) > 60 or "narrow"))
     sections += [*not_measured_section(results), environment_section(results)]
     devices = ", ".join(dict.fromkeys(device_label(record.device.name) for record in measured))
     planned = len(results.plan.trials)

@@ -21,7 +21,7 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.evaluate.config import EvaluationSweep
 from semrec_faiss.measure.evaluate.plan import make_evaluation_plan
 from semrec_faiss.measure.evaluate.results import EvaluationResults
-from semrec_faiss.measure.evaluate.run import run_evaluation_sweep
+from semrec_faiss.measure.evaluate.run import ranked, run_evaluation_sweep
 from semrec_faiss.measure.sweep_file import load_sweep_file
 from semrec_faiss.report.evaluate.page import evaluation_page, write_evaluation_report
 from semrec_faiss.report.evaluate.rows import flat_row, method_rows, profile_rows
@@ -83,13 +83,16 @@ def test_the_table_holds_every_profile_as_it_was_measured(document: Document, re
     (table,) = section(document, "All profiles")
     assert len(table.rows) == len(results.measured) == 12
     names = [table.column(place).name for place in range(len(table.columns))]
-    row = dict(zip(names, table.rows[3], strict=True))
-    record = results.measured[3]
-    assert (row["index"], row["interests"], row["popularity"]) == ("index", 2, 0.2)
+    rows = [dict(zip(names, one, strict=True)) for one in table.rows]
+    row, record = rows[3], ranked(results.measured, "recall_at_10")[3]
+    settings = (record.index.name, record.profile.interests, record.profile.popularity)
+    assert (row["index"], row["interests"], row["popularity"]) == settings
     assert row["recall at 10"] == record.at_10.recall.mean
     told = record.at_100.ndcg
     low, high = told.interval.low, told.interval.high
-    assert row["ndcg at 100"] == Cell(f"{told.mean:.3f} [{low:.3f} {high:.3f}]", told.mean)
+    assert row["ndcg at 100"] == Cell(f"{told.mean:.3f} [{low:.3f}\u00a0{high:.3f}]", told.mean)
+    chosen_by = [float(str(one["recall at 10"])) for one in rows]
+    assert chosen_by == sorted(chosen_by, reverse=True), "the best by the metric that chose come first"
 
 
 def test_the_winner_stands_beside_the_baselines(document: Document, results: EvaluationResults) -> None:

@@ -231,6 +231,21 @@ def test_on_a_narrow_screen_no_name_is_cut(open_page: Callable[..., Any]) -> Non
         assert text in letters
 
 
+def test_tables_of_many_columns_take_the_width_of_the_window() -> None:
+    for count, broad in ((12, False), (13, True)):
+        table = Table([f"column {place}" for place in range(count)], [list(range(count))])
+        assert ('class="scroll stacked broad"' in html_page(Document("", "", [Section("", [table])]))) == broad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [500, 1280])
+def test_a_section_of_much_is_folded_on_narrow_screens_only(open_page: Callable[..., Any], width: int) -> None:
+    document = Document("x", "y", [Section("All of them", [TABLE], folded="narrow")])
+    (tag,) = re.findall('<details id="all-of-them"[^>]*>', open_page(document, width=width).dom)
+    assert ("open" in tag) == (width > 544)
+    assert "<details" not in markdown_page(document)
+
+
 def test_tables_too_wide_for_a_narrow_screen_become_cards() -> None:
     criteria = Table(
         ["criterion", "target", "achieved", "status"], [["a long criterion", "at least 95%", "96%", "✓ met"]]
