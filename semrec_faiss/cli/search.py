@@ -22,6 +22,7 @@ from semrec_faiss.cli.options import (
     ray_option,
     wish_arguments,
 )
+from semrec_faiss.cli.order import check_order
 from semrec_faiss.cli.printing import as_similarity, print_json, print_table, progress_bars, say, waiting_for
 from semrec_faiss.errors import UsageError
 
@@ -71,6 +72,7 @@ def similar(
     ]
     if len(given) != 1:
         raise UsageError("say to what: TITLE, or --id ID, or --title TITLE", fix=f'semrec similar {index} "a title"')
+    check_order(index, title)
     recommender = Recommender.open(index, settings)
     text, kind = given[0]
     wanted = text if kind is None else recommender.titles.media_id_of(text, kind)
@@ -101,6 +103,7 @@ def search(
     """
     from semrec_faiss.search.recommender import Recommender
 
+    check_order(index, text)
     recommender = Recommender.open(index, settings)
     with waiting_for("loading the text model …"):
         answer = recommender.search_text(text, count, model=model, **wish_arguments(options))
@@ -261,6 +264,7 @@ def similar_users(index: Path, user: str, count: int, as_json: bool) -> None:
     """Find the users of INDEX whose taste is nearest to that of USER, by cosine whatever the index does."""
     from semrec_faiss.search.recommender import Recommender
 
+    check_order(index, user)
     recommender = Recommender.open(index)
     found = recommender.similar_users(user, count)
     if as_json:
@@ -281,6 +285,7 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
     """Say why INDEX recommends TITLE to USER: its rank, and the seen titles that contribute most to its score."""
     from semrec_faiss.search.recommender import Recommender
 
+    check_order(index, user, title)
     recommender = Recommender.open(index)
     found = recommender.explain(user, title, count)
     if as_json:

@@ -36,6 +36,8 @@ def find_config(path: Path, marks: Collection[str] = ()) -> Path:
     names = tuple(name for name, file in sorted(shipped.items()) if not marks or _has_one(file, marks))
     known = "give a file" + (f", or the name of a config that semrec ships: {', '.join(names)}" if names else "")
     if _is_folder(path):
+        if _is_folder(path / "media"):
+            known = f"a data folder is given as --dataset {path}; " + known
         raise NotFoundError(f"{path} is a folder, not a config file", fix=known, candidates=names)
     refuse_special(path, "a config file")
     raise NotFoundError(

@@ -601,3 +601,14 @@ def test_a_number_with_commas_or_a_power_is_told_in_digits(command: tuple[str, .
     ended = semrec(*command)
     assert (ended.code, ended.out) == (2, "")
     assert f"{command[-1]!r} is not {told}" in ended.err
+
+
+def test_an_index_that_comes_second_is_told_to_come_first(semrec: Semrec, index: Path) -> None:
+    asked = (("similar", "Alien"), ("search", "a heist"), ("similar-users", "ann"), ("explain", "ann", "Alien"))
+    for command, first, *others in asked:
+        refused = semrec(command, first, *others, index)
+        assert (refused.code, refused.out) == (2, "")
+        assert f"{first} is not an index, but {index} is\n" in refused.err
+        assert f'fix: the index comes first: {index} "{first}"' in refused.err
+    missing = semrec("similar", "nowhere", "Alien")
+    assert (missing.code, "index nowhere does not exist" in missing.err) == (4, True)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from semrec_faiss.data.folder.layout import METADATA_TABLE
+from semrec_faiss.data.demo import or_demos
+from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, METADATA_TABLE
 from semrec_faiss.data.folder.out_folder import check_out_folder
 from semrec_faiss.data.folder.recipe import read_recipe
 from semrec_faiss.data.tables.histories import HistoryWish, ImportedHistories, import_histories
 from semrec_faiss.data.tables.importing import ImportedTable, TableWish, import_table
 from semrec_faiss.data.tables.people import import_users
-from semrec_faiss.errors import StorageError
+from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_folder
 
@@ -66,6 +67,7 @@ def import_folder(
         StorageError: the disk refuses.
     """
     check_out_folder(out, overwrite=overwrite)
+    _refuse_data_folder(source)
     try:
         with new_folder(out) as folder:
             table = import_table(source, folder, wish, progress)
@@ -76,3 +78,13 @@ def import_folder(
             return ImportedFolder(table, done, None if ids is None else len(ids))
     except OSError as error:
         raise StorageError(f"cannot write {out}: {error.strerror or error}", fix="name another folder") from error
+
+
+def _refuse_data_folder(source: Path) -> None:
+    """Refuse what an import would make: its files are no parts of one table."""
+    given = or_demos(source)
+    if (given / MEDIA_VECTORS).is_file() and any((given / name).is_file() for name in (METADATA, METADATA_TABLE)):
+        raise UsageError(
+            f"{source} is a data folder already, not a table",
+            fix=f"build it as it is: semrec build --dataset {source} --output INDEX",
+        )

@@ -67,6 +67,17 @@ def imported(source: Path, out: Path, **wish: Any) -> ImportedTable:
     return import_folder(source, out, TableWish(**wish)).table
 
 
+def test_a_data_folder_is_told_to_be_one_already(tmp_path: Path) -> None:
+    (tmp_path / "shop/media").mkdir(parents=True)
+    np.save(tmp_path / "shop/media/content_vectors.npy", np.eye(2, dtype=np.float32))
+    for name in ("metadata.jsonl", "metadata.parquet"):
+        (tmp_path / "shop/media" / name).touch()
+        refused = refusal(tmp_path / "shop", tmp_path / "out")
+        assert refused.message == f"{tmp_path / 'shop'} is a data folder already, not a table"
+        assert refused.fix == f"build it as it is: semrec build --dataset {tmp_path / 'shop'} --output INDEX"
+        (tmp_path / "shop/media" / name).unlink()
+
+
 def refusal(source: Path, out: Path, **wish: Any) -> SemrecError:
     with pytest.raises(SemrecError) as caught:
         imported(source, out, **wish)

@@ -1,0 +1,28 @@
+"""The index comes before what is asked of it: whoever turns them round is told so, not that there is no such index."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from semrec_faiss.cli.options import CLUSTER
+from semrec_faiss.errors import SemrecError, UsageError
+
+
+def check_order(index: Path, *asked: str | None) -> None:
+    """Refuse, by UsageError, that one of ``asked`` is an index where INDEX is none."""
+    if str(index).startswith(CLUSTER) or _is_index(index):
+        return
+    swapped = next((one for one in asked if one and _is_index(one)), None)
+    if swapped is not None:
+        raise UsageError(
+            f"{index} is not an index, but {swapped} is", fix=f'the index comes first: {swapped} "{index}"'
+        )
+
+
+def _is_index(path: Path | str) -> bool:
+    from semrec_faiss.index.generations.directory import IndexDirectory
+
+    with suppress(SemrecError, OSError):  # what no directory can be called is no index
+        return IndexDirectory(path).holds_an_index
+    return False
