@@ -1,4 +1,4 @@
-"""The index comes before what is asked of it: whoever turns them round is told so, not that there is no such index."""
+"""The index comes first: whoever puts it after what is asked of it, or added to it, is told that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from semrec_faiss.cli.options import CLUSTER
 from semrec_faiss.errors import SemrecError, UsageError
 
 
-def check_order(index: Path, *asked: str | None) -> None:
+def check_order(index: Path, *asked: str | Path | None) -> None:
     """Refuse, by UsageError, that one of ``asked`` is an index where INDEX is none."""
     if str(index).startswith(CLUSTER) or _is_index(index):
         return

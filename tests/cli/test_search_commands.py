@@ -605,6 +605,7 @@ def test_a_number_with_commas_or_a_power_is_told_in_digits(command: tuple[str, .
 
 def test_an_index_that_comes_second_is_told_to_come_first(semrec: Semrec, index: Path) -> None:
     asked = (("similar", "Alien"), ("search", "a heist"), ("similar-users", "ann"), ("explain", "ann", "Alien"))
+    asked += (("update", "changes"), ("append-seen", "since.parquet"))
     for command, first, *others in asked:
         refused = semrec(command, first, *others, index)
         assert (refused.code, refused.out) == (2, "")

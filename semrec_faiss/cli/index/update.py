@@ -11,6 +11,7 @@ import click
 
 from semrec_faiss.cli.id_lists import ids_in
 from semrec_faiss.cli.options import FilePath, FiniteRange, index_argument, json_option, ray_option
+from semrec_faiss.cli.order import check_order
 from semrec_faiss.cli.printing import as_size, print_json, progress_bars
 from semrec_faiss.errors import UsageError
 
@@ -78,6 +79,7 @@ def update(
 
     if folder is None and remove_titles is None and remove_users is None and where is None:
         raise UsageError("nothing is to be changed", fix="name a FOLDER, --remove-titles, --remove-users or --where")
+    check_order(index, folder)
     titles, users = (() if file is None else ids_in(file) for file in (remove_titles, remove_users))
     change = Change(folder, titles, users, where)
     _change(index, change, compact_at, wait, ray, strict=strict, dry_run=dry_run, as_json=as_json)
@@ -100,6 +102,7 @@ def append_seen(
     """
     from semrec_faiss.index.update.plan import Change
 
+    check_order(index, file)
     _change(index, Change(seen=file), compact_at, wait, ray, strict=strict, dry_run=False, as_json=as_json)
 
 
