@@ -1,8 +1,11 @@
-"""How many processor cores there are for this process."""
+"""How many processor cores there are for this process, and how many others may take."""
 
 from __future__ import annotations
 
 import os
+
+BUSY = 0.1
+"""The cores that other programs kept busy from which their work shows in the times."""
 
 
 def usable_cores() -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from semrec_faiss.cores import BUSY
 from semrec_faiss.progress import Progress
 
 UNBOUNDED = 1 << 20
@@ -19,9 +20,6 @@ UNBOUNDED = 1 << 20
 
 LINE_SECONDS = 30.0
 """Between two lines about long work, where stderr is no terminal."""
-
-BUSY = 0.1
-"""The cores that other programs kept busy from which their work shows in the times."""
 
 
 def say(text: str) -> None:

@@ -10,7 +10,7 @@ import click
 
 from semrec_faiss.cli.measure.live import Picture, live
 from semrec_faiss.cli.options import FilePath, json_option
-from semrec_faiss.cli.printing import BUSY, as_duration, as_ms, as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.printing import as_duration, as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _show_outcome(plan: TrialsPlan, outcome: Outcome) -> None:
 
 
 def _say_if_disturbed(records: Sequence[Measured]) -> None:
-    disturbed = [cores for record in records if (cores := record.others_used_cores or 0) > BUSY]
+    disturbed = [record.others_used_cores or 0.0 for record in records if record.is_disturbed]
     if disturbed:
         most = max(disturbed)
         say(

@@ -28,6 +28,7 @@ from pydantic_core import InitErrorDetails
 
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.schema import DeviceConfig, device_problems
+from semrec_faiss.cores import BUSY
 from semrec_faiss.errors import quoted
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Text, check_digest
 from semrec_faiss.measure.trials.record_parts import (
@@ -274,6 +275,11 @@ class Measured(TrialBase):
     def recall_or_0(self) -> float:
         """The recall, to be compared: 0 where no title matches the filter."""
         return self.quality.recall or 0.0
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other programs kept so many cores busy that its times are longer for it."""
+        return (self.others_used_cores or 0.0) > BUSY
 
     @property
     def memory_bytes(self) -> int | None:

@@ -45,7 +45,7 @@ def trials_table(measured: Sequence[Measured]) -> Table:
             row["train_s"] + row["add_s"],
             row["load_s"],
             row["cold_query_ms"],
-            record.others_used_cores,
+            _others_used(record),
         ]
         rows.append([row["data"], *cells] if several else cells)
     columns: list[str | Column] = [
@@ -72,6 +72,12 @@ def trials_table(measured: Sequence[Measured]) -> Table:
         Column("cores others used", ".2f"),
     ]
     return Table(["data", *columns] if several else columns, rows, name="trials")
+
+
+def _others_used(record: Measured) -> Value:
+    """Write the cores that other programs kept busy, marked where that shows in the times."""
+    cores = record.others_used_cores
+    return Cell(f"{cores:.2f}", cores, "bad") if record.is_disturbed else cores
 
 
 def _megabytes(count: int | None) -> Value:

@@ -15,7 +15,15 @@ from semrec_faiss.report.sweep.details import environment_section, gaps_text, no
 from semrec_faiss.report.sweep.frontier import frontier_chart
 from semrec_faiss.report.sweep.recommender import examples, recommender_blocks
 from semrec_faiss.report.sweep.rows import measured_of, names_of, row_of, series_of, where
-from semrec_faiss.report.sweep.sections import About, batch_blocks, facts_of, filter_blocks, memory_blocks, of_batch
+from semrec_faiss.report.sweep.sections import (
+    About,
+    batch_blocks,
+    disturbed_text,
+    facts_of,
+    filter_blocks,
+    memory_blocks,
+    of_batch,
+)
 
 
 def write_report(results: SweepResults, out: Path) -> list[Path]:
@@ -84,6 +92,7 @@ def _sections_of(results: SweepResults, name: str, k: int, *, alone: bool) -> It
         [
             *_how_much(results, name),
             facts_of(plain, batches),
+            *disturbed_text(records),
             Chart(
                 about.chart_name("latency"),
                 frontier_chart(plain, "p50_ms", about.looks, "Recall against latency", about.subtitle),

@@ -72,9 +72,24 @@ def facts_of(plain: Sequence[Measured], batches: Sequence[int]) -> Facts:
         else:
             recall, qps = as_recall(best.quality.recall), best.latency.qps
             note = f"{name_of(best)}: recall {recall}, {qps:,.0f} queries/s"
+            if best.is_disturbed:
+                note += f"; disturbed: other programs kept {best.others_used_cores:.1f} cores busy"
             whole = as_ms(best.latency.p50_ms)
-            facts.append((what, whole if batch == 1 else f"{whole} a batch", note, "plain"))
+            tone: Tone = "bad" if best.is_disturbed else "plain"
+            facts.append((what, whole if batch == 1 else f"{whole} a batch", note, tone))
     return Facts(facts)
+
+
+def disturbed_text(records: Sequence[Measured], of: str = "") -> list[Text]:
+    """Say how many trials other programs disturbed, and where they are marked; nothing where they left all alone."""
+    disturbed = [record.others_used_cores or 0.0 for record in records if record.is_disturbed]
+    if not disturbed:
+        return []
+    text = (
+        f"Other programs kept up to {max(disturbed):.1f} cores busy during {len(disturbed):,} of {len(records):,} "
+        f"trials{of}, whose times are longer for it; `semrec sweep --rerun all` measures again."
+    )
+    return [Text(text, "bad")]
 
 
 def batch_blocks(about: About, plain: Sequence[Measured]) -> list[Block]:
@@ -165,7 +180,7 @@ def _filters_table(records: Sequence[Measured]) -> Table:
                 least["recall"],
                 least["fill_rate"],
                 None if best is None else best.latency.p50_ms,
-                _why_none(least["recall"]) if best is None else name_of(best),
+                _why_none(least["recall"]) if best is None else name_of(best) + ", disturbed" * best.is_disturbed,
             ]
         )
     columns: list[str | Column] = [

@@ -15,6 +15,7 @@ from semrec_faiss.report.sweep.charts import PANEL_HEIGHT
 from semrec_faiss.report.sweep.details import environment_section
 from semrec_faiss.report.sweep.marks import points_of
 from semrec_faiss.report.sweep.rows import row_of
+from semrec_faiss.report.sweep.sections import disturbed_text
 
 NOTABLE = 0.1
 """Relative change of a median latency that stands out."""
@@ -34,6 +35,8 @@ def compare_document(first: SweepResults, second: SweepResults) -> Document:
             "Speed",
             [
                 _facts(found),
+                *disturbed_text(first.measured, " of the first"),
+                *disturbed_text(second.measured, " of the second"),
                 Chart(
                     "ratios",
                     _chart(found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import struct
 from collections.abc import Callable
@@ -221,6 +222,19 @@ def test_a_data_folder_says_how_many_of_its_trials_were_measured(results: SweepR
     reasons = [row for row in section(sweep_document(few), "Not measured")[0].rows if row[1] == "not reached"]
     assert len(reasons) == 58
     assert all(str(row[2]).startswith("the sweep ended first") for row in reasons)
+
+
+def test_disturbed_trials_are_marked_where_they_are_chosen(results: SweepResults) -> None:
+    records = [record.model_copy(update={"others_used_cores": 1.84}) for record in results.measured]
+    busy = dataclasses.replace(results, records=records)
+    facts, text, *_ = section(sweep_document(busy), "Recall against speed: films")[1:]
+    assert facts.facts[0][2].endswith("; disturbed: other programs kept 1.8 cores busy")
+    assert text.text.startswith("Other programs kept up to 1.8 cores busy during ")
+    _, filters = section(sweep_document(busy), "Filters: films")
+    assert all(str(row[-1]).endswith(", disturbed") for row in filters.rows if row[-2] is not None)
+    speed = compare_document(results, busy).sections[0]
+    (told,) = (one.text for one in speed.blocks if isinstance(one, Text))
+    assert f"{len(records)} of {len(records)} trials of the second" in told
 
 
 def test_two_sweeps_side_by_side(results: SweepResults) -> None:
