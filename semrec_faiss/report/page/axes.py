@@ -30,24 +30,29 @@ def log_ticks(values: Iterable[float]) -> list[float]:
     return within if last / first <= 100 else decades(known)
 
 
-def log_domain(values: Iterable[float]) -> tuple[float, float]:
-    """Return the ends of a logarithmic axis with some room on both sides of the values."""
+def log_domain(values: Iterable[float], *, shares: bool = False) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis with some room on both sides of the values; shares end at 1."""
     known = [value for value in values if value > 0] or [1.0]
     low, high = min(known), max(known)
     room = max(1.12, (high / low) ** 0.08, math.sqrt(1.6 * low / high))  # a factor of 1.6 in all, at least
-    return low / room, high * room
+    return low / room, min(high * room, 1.0) if shares else high * room
 
 
-def log_scale(values: Iterable[float]) -> Any:
+def log_scale(values: Iterable[float], *, shares: bool = False) -> Any:
     """Return the logarithmic scale over `log_domain`."""
-    return load_altair().Scale(type="log", domain=list(log_domain(values)), nice=False)
+    return load_altair().Scale(type="log", domain=list(log_domain(values, shares=shares)), nice=False)
 
 
-def log_axis(values: Iterable[float], *, percent: bool = False) -> Any:
-    """Return an axis over `log_domain` with three ticks or more; where they get too narrow the page leaves some out."""
+def log_axis(values: Iterable[float], *, shares: bool = False) -> Any:
+    """Return an axis over `log_domain` with three ticks or more; where they get too narrow the page leaves some out.
+
+    Args:
+        values: that are drawn.
+        shares: whether they are shares, written in percent.
+    """
     known = [value for value in values if value > 0] or [1.0]
-    ticks = ticks_between(*log_domain(known))
-    spec = "~%" if percent else "~s" if max(known) >= 1e4 else ",~g"
+    ticks = ticks_between(*log_domain(known, shares=shares))
+    spec = "~%" if shares else "~s" if max(known) >= 1e4 else ",~g"
     return load_altair().Axis(values=ticks, format=spec, grid=True, labelOverlap="greedy", labelSeparation=5)
 
 

@@ -88,8 +88,8 @@ def selectivity_chart(records: Sequence[Measured], looks: Looks, subtitle: str) 
     shares, times = [row["selectivity"] for row in rows], [row["p50_ms"] for row in rows]
     x = alt.X(
         "selectivity:Q",
-        scale=log_scale(shares),
-        axis=log_axis(shares, percent=True),
+        scale=log_scale(shares, shares=True),
+        axis=log_axis(shares, shares=True),
         title="titles that the filter lets through (log scale)",
     )
     told = ["filter:N", "strategy:N", alt.Tooltip("selectivity:Q", format=".2%", title="titles let through")]

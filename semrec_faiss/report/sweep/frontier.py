@@ -11,7 +11,7 @@ from semrec_faiss.measure.trials.frontier import frontier
 from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.report.page.axes import log_axis, log_domain, log_scale, recall_axis, recall_domain
 from semrec_faiss.report.page.charts import load_altair, panels_of, titled
-from semrec_faiss.report.page.label_places import FONT_SIZE, place_labels
+from semrec_faiss.report.page.label_places import FONT_SIZE, Point, place_labels
 from semrec_faiss.report.page.palette import GREYS, PAPER, TYPE_COLOURS, Look, type_of
 from semrec_faiss.report.sweep.marks import lines_of, points_of
 from semrec_faiss.report.sweep.rows import Row, row_of
@@ -90,8 +90,15 @@ def labelled(
     others = [pixels(row) for row in here if row["recall"] is not None]
     size = (width, float(PANEL_HEIGHT))
     lines = [(pixels(one), pixels(next_one)) for one, next_one in _neighbours(here)]
+    lines += _steps([pixels(row) for row in best])
     labels = place_labels([pixels(row) for row in best], [row["label"] for row in best], others, size, lines)
     return [best[label.place] | {"dx": label.dx, "dy": label.dy, "far": label.is_far} for label in labels]
+
+
+def _steps(points: Sequence[Point]) -> list[tuple[Point, Point]]:
+    """Return the lines of the broad band from point to point: across, then up or down."""
+    corners = [((x, y), (next_x, y), (next_x, next_y)) for (x, y), (next_x, next_y) in itertools.pairwise(points)]
+    return [line for one, corner, other in corners for line in ((one, corner), (corner, other))]
 
 
 def _neighbours(rows: Sequence[Row]) -> list[tuple[Row, Row]]:

@@ -15,6 +15,7 @@ from semrec_faiss.report.sweep.charts import batch_chart, build_chart, memory_ch
 from semrec_faiss.report.sweep.rows import (
     ENOUGH,
     best_of,
+    by_series,
     crossings,
     representatives,
     series_of,
@@ -87,7 +88,7 @@ def disturbed_text(records: Sequence[Measured], of: str = "") -> list[Text]:
         return []
     text = (
         f"Other programs kept up to {max(disturbed):.1f} cores busy during {len(disturbed):,} of {len(records):,} "
-        f"trials{of}, whose times are longer for it; `semrec sweep --rerun all` measures again."
+        f"trials{of}, whose times are longer for it; semrec sweep --rerun all measures again."
     )
     return [Text(text, "bad")]
 
@@ -103,7 +104,9 @@ def batch_blocks(about: About, plain: Sequence[Measured]) -> list[Block]:
     names = {series_of(record) for record in shown}
     less = [series for series in dict.fromkeys(map(series_of, plain)) if series not in names]
     blocks: list[Block] = []
-    if shown:
+    if 0 < len(shown) <= 2 and len(by_series(shown)) == 1:  # a line of two points tells no more than its numbers
+        blocks.append(Text(_times_a_query(shown)))
+    elif shown:
         caption = f"Each index at its fastest setting that finds {ENOUGH:.0%}; further down is faster."
         blocks.append(Chart(about.chart_name("batches"), batch_chart(shown, about.looks, about.subtitle), caption))
     if less:
@@ -127,6 +130,14 @@ def batch_blocks(about: About, plain: Sequence[Measured]) -> list[Block]:
         columns = ["device", "index A", "index B", "A is faster in batches", "B is faster in batches"]
         blocks.append(Table(columns, rows, caption=caption))
     return blocks
+
+
+def _times_a_query(records: Sequence[Measured]) -> str:
+    told = [
+        f"{as_ms(record.latency.p50_ms / record.batch)}, {of_batch(record.batch)} ({name_of(record)})"
+        for record in records
+    ]
+    return f"At the fastest settings that find {ENOUGH:.0%} a query takes {'; '.join(told)}."
 
 
 def memory_blocks(about: About, smallest: Sequence[Measured]) -> list[Block]:

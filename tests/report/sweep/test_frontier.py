@@ -109,6 +109,14 @@ def test_a_label_leaves_lines_alone_where_there_is_room_elsewhere() -> None:
     assert place_labels([(20, 50)], ["nprobe=4"], [], (200, 100), everywhere) == [Label(0, 9.0, 0.0)]
 
 
+def test_labels_leave_the_broad_band_alone() -> None:
+    records = [record("hnsw", 0.9, 1.0, efSearch=8), record("flat", 1.0, 5.0)]
+    rows = [row_of(one) for one in records]
+    first, last = labelled(frontier_rows(records, "p50_ms"), rows, "p50_ms", 400, (0.85, 1.02))
+    assert (first["dx"], first["dy"]) == (4.0, -13.0), "the band leaves the point to the right"
+    assert last["dy"] == 0.0
+
+
 def test_labels_above_one_another_do_not_touch() -> None:
     points = [(50.0, 50.0), (52.0, 61.0)]
     above, below = (

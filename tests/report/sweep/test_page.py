@@ -25,9 +25,11 @@ from semrec_faiss.report.page.document import Chart, Document, Facts, Table, Tex
 from semrec_faiss.report.page.files import csv_of
 from semrec_faiss.report.page.html import html_page
 from semrec_faiss.report.page.numbers import as_ms, as_recall
+from semrec_faiss.report.page.palette import looks_of
 from semrec_faiss.report.sweep.details import trials_table
 from semrec_faiss.report.sweep.page import sweep_document, write_report
-from semrec_faiss.report.sweep.rows import crossings, representatives, row_of, where
+from semrec_faiss.report.sweep.rows import crossings, representatives, row_of, series_of, where
+from semrec_faiss.report.sweep.sections import About, batch_blocks
 from semrec_faiss.report.sweep.two_sweeps import compare_document
 
 pytestmark = pytest.mark.slow  # a sweep is run for it
@@ -170,6 +172,29 @@ def test_batch_size_at_which_types_cross() -> None:
         {"faster": "ivf_flat nlist=8", "until": 10, "other": "flat", "from": 100},
         {"faster": "ivf_sq nlist=8 storage=fp16", "until": None, "other": "flat", "from": None},
     ]
+
+
+def test_a_line_of_two_batch_sizes_is_told_and_not_drawn() -> None:
+    flat, hnsw = (
+        [
+            made_records.measured("x", 1.0, p50, index={"type": kind}, batch=batch)
+            for p50, batch in ((2.0, 1), (5.0, 10))
+        ]
+        for kind in ("flat", "hnsw")
+    )
+    about = About("films", 10, "films", "one query at a time", looks_of(map(series_of, [*flat, *hnsw])))
+    (told,) = batch_blocks(about, flat)
+    times = "2.00 ms, one query at a time (flat); 0.500 ms, batches of 10 (flat)"
+    assert told == Text(f"At the fastest settings that find 95% a query takes {times}.")
+    assert any(isinstance(block, Chart) for block in batch_blocks(about, [*flat, *hnsw]))
+
+
+def test_shares_of_titles_end_at_all() -> None:
+    for shares in ([0.5, 1.0], [0.9, 1.0], [1.0], [0.001, 0.3]):
+        domain = log_scale(shares, shares=True).to_dict()["domain"]
+        ticks = log_axis(shares, shares=True).to_dict()["values"]
+        assert max(*domain, *ticks) <= 1.0
+        assert len(ticks) >= 3
 
 
 def test_csv_has_a_line_a_trial_and_nothing_for_what_was_not_measured(results: SweepResults) -> None:
