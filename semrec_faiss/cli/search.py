@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semrec_faiss.cli.answers import tell_answers
+from semrec_faiss.cli.index.order import check_order
 from semrec_faiss.cli.options import (
     CLUSTER,
     FilePath,
@@ -22,7 +23,6 @@ from semrec_faiss.cli.options import (
     ray_option,
     wish_arguments,
 )
-from semrec_faiss.cli.order import check_order
 from semrec_faiss.cli.printing import as_similarity, print_json, print_table, progress_bars, say, waiting_for
 from semrec_faiss.errors import UsageError
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from conftest import Semrec
 
-from semrec_faiss.cli import id_lists
-from semrec_faiss.cli.id_lists import ids_in
+from semrec_faiss.cli.index import id_lists
+from semrec_faiss.cli.index.id_lists import ids_in
 from semrec_faiss.config.shipped import find_config
 from semrec_faiss.data.exchange.opening import open_ann_file
 from semrec_faiss.data.folder.layout import open_vectors
@@ -89,7 +89,9 @@ def test_lists_are_read_of_files_and_of_pipes_that_somebody_writes(
     os.close(reading)
     threading.Timer(0.2, lambda: (os.write(writing, b"a\nb"), os.close(writing))).start()
     assert ids_in(tmp_path / "named") == ("a", "b"), "who writes has not begun when it is opened"
-    program = "from semrec_faiss.cli.id_lists import ids_in; import pathlib; print(ids_in(pathlib.Path('/dev/stdin')))"
+    program = (
+        "from semrec_faiss.cli.index.id_lists import ids_in; import pathlib; print(ids_in(pathlib.Path('/dev/stdin')))"
+    )
     for given, expected in (("x\ny\n", "('x', 'y')\n"), ("", "()\n")):
         ran = subprocess.run([sys.executable, "-c", program], input=given, capture_output=True, text=True, check=False)
         assert (ran.stdout, ran.stderr) == (expected, "")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.id_lists import ids_in
+from semrec_faiss.cli.index.id_lists import ids_in
+from semrec_faiss.cli.index.order import check_order
 from semrec_faiss.cli.options import FilePath, FiniteRange, index_argument, json_option, ray_option
-from semrec_faiss.cli.order import check_order
 from semrec_faiss.cli.printing import as_size, print_json, progress_bars
 from semrec_faiss.errors import UsageError
 
