@@ -13,7 +13,7 @@ from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.vectors import NormStats, equal_rows, vector_norms
 from semrec_faiss.data.interactions.transformation_file import has_transformation
-from semrec_faiss.data.seen_table import date_of
+from semrec_faiss.data.seen_checks import date_of
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.spelling import caseless
 from semrec_faiss.data.titles.table import TABLE

@@ -26,7 +26,7 @@ from semrec_faiss.data.movielens.rows import (
     score_problem,
     whole_number,
 )
-from semrec_faiss.data.seen_table import YEAR_2100
+from semrec_faiss.data.seen_checks import YEAR_2100
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from semrec_faiss.data.movielens.download import SourceFile
-from semrec_faiss.data.seen_table import YEAR_2100
+from semrec_faiss.data.seen_checks import YEAR_2100
 from semrec_faiss.errors import DataError
 from semrec_faiss.progress import Progress, silent
 

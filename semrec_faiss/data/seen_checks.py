@@ -1,0 +1,155 @@
+"""What is wrong with a table of what users have seen: its columns, its ids and its times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semrec_faiss.data.folder.database import first_line
+from semrec_faiss.data.folder.field_types import refuse_what_is_no_id
+from semrec_faiss.errors import DataError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# The beginnings of the names of DuckDB's numbers.
+_NUMBERS = (
+    *("DOUBLE", "FLOAT", "DECIMAL", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+)
+
+YEAR_2100 = 4_102_444_800
+"""Seconds from 1970 to 2100: what lies after is no time of a rating, but counted in another unit."""
+
+_EXAMPLES = 5
+
+
+@contextmanager
+def explained(path: Path | str) -> Iterator[None]:
+    """Tell what DuckDB cannot read in the block as bad data."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, UnicodeError) as error:
+        raise DataError(
+            f"{path}: cannot read what users have seen: {first_line(error)}",
+            fix="write or copy it again, as Parquet with the columns user_id and media_id",
+        ) from error
+
+
+def lacks_ids(connection: DuckDBPyConnection, file: str) -> bool:
+    """Tell whether some rows have no user_id, or no media_id."""
+    sql = f"SELECT count(*) FROM {file} WHERE user_id IS NULL OR media_id IS NULL"
+    return bool(connection.execute(sql).fetchall()[0][0])
+
+
+def further_columns(path: Path | str, columns: dict[str, str]) -> dict[str, str]:
+    """Return the SQL that reads rating and timestamp, where the file has them."""
+    found = {}
+    if "rating" in columns:
+        if not columns["rating"].startswith((*_NUMBERS, '"NULL"')):  # all null: nothing is rated
+            raise DataError(
+                f"{path}: the column rating has type {columns['rating']}; a number is expected", fix="write numbers"
+            )
+        found["rating"] = "CASE WHEN isfinite(s.rating::FLOAT) THEN s.rating::FLOAT END"  # as of interactions
+    if "timestamp" in columns:
+        kind = columns["timestamp"]
+        if not kind.startswith((*_NUMBERS, "TIMESTAMP", "DATE")):
+            raise DataError(
+                f"{path}: the column timestamp has type {kind}; seconds since 1970 or a time are expected",
+                fix="write whole seconds, or a Parquet timestamp",
+            )
+        found["timestamp"] = _whole_seconds(kind)
+    return found
+
+
+def _whole_seconds(kind: str) -> str:
+    """Return the SQL for seconds since 1970; what no integer holds is null, which is refused."""
+    if kind.startswith(("DOUBLE", "FLOAT")):
+        return "CASE WHEN isfinite(s.timestamp) THEN try_cast(s.timestamp AS BIGINT) END"
+    return "s.timestamp::BIGINT" if kind.startswith(_NUMBERS) else "epoch(s.timestamp)::BIGINT"
+
+
+def whole_times(path: Path | str, column: NDArray[Any]) -> NDArray[np.int64]:
+    """Return times as int64; raises DataError where one is none, or lies outside 1970 to 2100."""
+    if np.ma.is_masked(column):
+        raise DataError(
+            f"{path}: {int(np.ma.getmaskarray(column).sum()):,} rows have no timestamp, or one that is not a number",
+            fix="give every row one, or leave the column out",
+        )
+    times = np.asarray(np.ma.getdata(column), dtype=np.int64)
+    if len(times) and not (times.min() >= 0 and times.max() < YEAR_2100):
+        raise _not_seconds(path, int(times.min()), int(times.max()))
+    return times
+
+
+def _not_seconds(path: Path | str, first: int, last: int) -> DataError:
+    """Say which timestamp lies outside 1970 to 2100, and what the file seems to count in."""
+    if first < 0:
+        return DataError(
+            f"{path}: a timestamp is {first:,}, before 1970",
+            fix="write whole seconds since 1970, or leave the column out",
+        )
+    units = {1_000: "milliseconds", 1_000_000: "microseconds", 1_000_000_000: "nanoseconds"}
+    divisor = next((number for number in units if last // number < YEAR_2100), None)
+    seems = "" if divisor is None else f"; as {units[divisor]} it would be {date_of(last // divisor)}"
+    return DataError(
+        f"{path}: a timestamp is {last:,}, which as seconds since 1970 lies after the year 2100{seems}",
+        fix="write whole seconds since 1970" + ("" if divisor is None else f": timestamp // {divisor}"),
+    )
+
+
+def date_of(seconds: int) -> str:
+    """Return the day, in UTC, of seconds since 1970."""
+    return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
+
+
+def check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) -> dict[str, str]:
+    """Return the columns' types by name."""
+    held = connection.sql(f"FROM {file}")
+    columns = dict(zip(held.columns, held.types, strict=True))
+    missing = [name for name in ("user_id", "media_id") if name not in columns]
+    if missing:
+        raise DataError(
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(missing)}; it has {', '.join(columns)}",
+            fix="name the columns user_id and media_id",
+        )
+    for name in ("user_id", "media_id"):
+        refuse_what_is_no_id(path, name, columns[name])
+    return {name: str(kind) for name, kind in columns.items()}
+
+
+def unknown_ids(connection: DuckDBPyConnection, path: Path | str, file: str) -> DataError:
+    """Say how many rows name unknown users or titles, with the first few of these."""
+    problems, lacking = [], []
+    for column, table, whose in (("user_id", "user_rows", "user"), ("media_id", "title_rows", "title")):
+        rows, ids, empty = connection.execute(
+            f"SELECT count(*), count(DISTINCT {column}), count(*) - count({column}) FROM {file}"
+            f" WHERE {column} IS NULL OR {column}::VARCHAR NOT IN (SELECT id FROM {table})"
+        ).fetchall()[0]
+        if ids:
+            examples = connection.execute(
+                f"SELECT DISTINCT {column}::VARCHAR AS id FROM {file}"
+                f" WHERE {column}::VARCHAR NOT IN (SELECT id FROM {table}) ORDER BY id LIMIT {_EXAMPLES}"
+            ).fetchall()
+            named = ", ".join(repr(name) for (name,) in examples)
+            problems.append(
+                f"rows whose {column} no {whose} has: {rows - empty:,} (different ids: {ids:,}, such as {named})"
+            )
+        if empty:
+            problems.append(f"rows without {column}: {empty:,}")
+        if rows:
+            lacking.append(table)
+    known = [connection.execute(f"SELECT any_value(id) FROM {table}").fetchall()[0][0] for table in lacking]
+    such_as = " and ".join(repr(each) for each in known if each is not None)
+    return DataError(
+        f"{path}: {'; '.join(problems)}",
+        fix=f"write ids as the users and titles have them,{' such as ' * bool(such_as)}{such_as}"
+        f"{',' * bool(such_as)} or remove these rows",
+    )
