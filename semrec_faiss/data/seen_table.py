@@ -60,7 +60,7 @@ def read_seen_rows(
         source: the file, or the rows in memory.
         users: the ids that count, and the number of each; see `numbered`.
         titles: the same of titles.
-        with_ratings: whether to read the further columns where there are any.
+        with_ratings: whether to read the further columns where there are any; without them the order is any.
         strict: refuse rows that would be ignored.
         allow_none: whether all of them may be; else they are taken for a file with other ids.
 
@@ -75,12 +75,14 @@ def read_seen_rows(
         more = {name: sql for name, sql in further_columns(path, columns).items() if with_ratings}
         connection.register("user_rows", users)
         connection.register("title_rows", titles)
-        found = connection.execute(
-            "SELECT u.number AS user_row, t.number AS title_row"
-            f"{_named(more)} FROM {file} AS s"
-            " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
-            " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
-        ).fetchnumpy()
+        found = _in_file_order(
+            connection.execute(
+                f"SELECT u.number AS user_row, t.number AS title_row{_named(more)}"
+                f" FROM {_placed(file, more)} AS s"
+                " LEFT JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
+                " LEFT JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
+            ).fetchnumpy()
+        )
         known = ~(np.ma.getmaskarray(found["user_row"]) | np.ma.getmaskarray(found["title_row"]))
         if not known.all() and (strict or not (allow_none or known.any()) or lacks_ids(connection, file)):
             raise unknown_ids(connection, path, file)
@@ -146,11 +148,13 @@ def read_delisted_rows(source: Path | ParquetRelation, users: IdTable, titles: I
         more = further_columns(path, check_columns(connection, path, file))
         connection.register("user_rows", users)
         connection.register("title_rows", titles)
-        found = connection.execute(
-            f"SELECT u.number AS user_row, s.media_id::VARCHAR AS media_id{_named(more)}"
-            f" FROM {file} AS s JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
-            " ANTI JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
-        ).fetchnumpy()
+        found = _in_file_order(
+            connection.execute(
+                f"SELECT u.number AS user_row, s.media_id::VARCHAR AS media_id{_named(more)}"
+                f" FROM {_placed(file, more)} AS s JOIN user_rows AS u ON u.id = s.user_id::VARCHAR"
+                " ANTI JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
+            ).fetchnumpy()
+        )
     return DelistedRows(
         np.ma.getdata(found["user_row"]),
         np.ma.getdata(found["media_id"]),
@@ -159,8 +163,26 @@ def read_delisted_rows(source: Path | ParquetRelation, users: IdTable, titles: I
     )
 
 
-def _named(columns: dict[str, str]) -> str:
-    return "".join(f", {sql} AS {name}" for name, sql in columns.items())
+def _placed(file: str, more: dict[str, str]) -> str:
+    """Return the SQL of the rows of ``file`` with their places, where further columns are read."""
+    if not more:  # without ratings and times the rows of a user and a title are all the same
+        return file
+    return f"(SELECT user_id, media_id, {', '.join(more)}, row_number() OVER () AS place FROM {file})"
+
+
+def _named(more: dict[str, str]) -> str:
+    return "".join(f", {sql} AS {name}" for name, sql in more.items()) + ", s.place" * bool(more)
+
+
+def _in_file_order(found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Bring rows that have places into the order of the file, which DuckDB's joins do not keep."""
+    if "place" not in found:
+        return found
+    places = np.ma.getdata(found["place"])
+    if bool((places[1:] > places[:-1]).all()):
+        return found
+    order = np.argsort(places)
+    return {name: column[order] for name, column in found.items()}
 
 
 def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str]:

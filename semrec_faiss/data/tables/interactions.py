@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from semrec_faiss.data.folder.database import first_line, quoted_name, quoted_text, session
+from semrec_faiss.arrays import Mask
+from semrec_faiss.data.folder.database import first_line, quoted_name, session
 from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
-from semrec_faiss.data.folder.relation import Relation
+from semrec_faiss.data.folder.relation import ROW_NUMBER, Relation
 from semrec_faiss.data.tables.columns import HISTORY_PARTS
 from semrec_faiss.data.tables.times import find_times
 from semrec_faiss.data.titles.catalog import Catalog
@@ -19,6 +22,9 @@ from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+_BATCH_ROWS = 1 << 17
+"""Rows read at once: as many as DuckDB writes into one group of a Parquet file."""
 
 
 @contextmanager
@@ -42,8 +48,8 @@ def interactions(
     try:
         with session() as connection:
             connection.register("titles", {"id": catalog.all_media_ids()})
-            yield Interactions(connection, name, rows.sql(connection), users, time_unit)
-    except (duckdb.Error, UnicodeError) as error:
+            yield Interactions(connection, name, rows, users, time_unit)
+    except (duckdb.Error, pa.ArrowException, UnicodeError) as error:
         raise DataError(f"{name} cannot be read: {first_line(error)}", fix="mend it, or map other columns") from error
 
 
@@ -55,11 +61,12 @@ class Interactions:
     """
 
     def __init__(
-        self, connection: DuckDBPyConnection, name: str, file: str, users: Sequence[str] | None, time_unit: str | None
+        self, connection: DuckDBPyConnection, name: str, rows: Relation, users: Sequence[str] | None, unit: str | None
     ) -> None:
         self._connection = connection
         self._name = name
-        self._file = file
+        self._file = rows.sql(connection)
+        self._numbered = rows.sql(connection, numbered=True)
         held = connection.sql(f"FROM {self._file}")
         for column, kind in zip(held.columns, held.types, strict=True):
             if column in ("user", "item"):
@@ -83,28 +90,36 @@ class Interactions:
         if users is not None:
             connection.register("people", {"id": np.array(users, dtype=object)})
             self._complete += f" AND {self._ids['user']} IN (SELECT id FROM people)"
-        self.times = find_times(connection, file, name, self._types["time"], time_unit)
+        self.times = find_times(connection, self._file, name, self._types["time"], unit)
 
     def seen(self) -> Any:
-        """Return what was kept as an Arrow table."""
-        return self._connection.sql(self._kept()).to_arrow_table()
+        """Return what was kept as an Arrow table, in order."""
+        return self._kept().read_all()
 
     def write_seen(self, seen: Path) -> None:
-        """Write users/seen.parquet of what was kept."""
-        self._connection.execute(
-            f"COPY ({self._kept()}) TO {quoted_text(str(seen))} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        """Write users/seen.parquet of what was kept, in order."""
+        kept = self._kept()
+        with pq.ParquetWriter(seen, kept.schema, compression="zstd") as writer:
+            for batch in kept:
+                writer.write_batch(batch)
 
-    def _kept(self) -> str:
-        """Return the SQL of the rows that are complete and name a title, as a table of what users have seen."""
+    def _kept(self) -> Any:
+        """Return a reader of the rows that are complete and name a title, as a table of what users have seen.
+
+        Of rows that repeat both the last one counts, and DuckDB keeps no order in what it looks up in another table.
+        """
         columns = [f"{self._ids['user']} AS user_id", f"{self._ids['item']} AS media_id"]
         if self._types["rating"] is not None:
             columns.append(f"{self._rating()} AS rating")
         if self.times is not None:
             columns.append(f"{self.times.sql} AS timestamp")
-        if not self.counts()["kept"]:
+        is_kept = np.zeros(self._one(f"SELECT count(*) FROM {self._file}"), np.bool_)
+        sql = f"SELECT {ROW_NUMBER} FROM {self._numbered} WHERE {self._complete} AND {self._known()}"
+        is_kept[self._connection.execute(sql).fetchnumpy()[ROW_NUMBER]] = True
+        if not is_kept.any():
             raise self._nothing_kept()
-        return f"SELECT {', '.join(columns)} FROM {self._file} WHERE {self._complete} AND {self._known()}"
+        rows = self._connection.sql(f"SELECT {', '.join(columns)} FROM {self._file}").to_arrow_reader(_BATCH_ROWS)
+        return pa.RecordBatchReader.from_batches(rows.schema, _filtered(rows, is_kept))
 
     def _nothing_kept(self) -> DataError:
         """Say that no row names a title, or, where some do, that those are of nobody whose vector came along."""
@@ -162,6 +177,13 @@ class Interactions:
 
     def _one(self, sql: str) -> int:
         return int(self._connection.execute(sql).fetchall()[0][0])
+
+
+def _filtered(batches: Iterable[Any], is_kept: Mask) -> Iterator[Any]:
+    first = 0
+    for batch in batches:
+        yield batch.filter(pa.array(is_kept[first : first + batch.num_rows]))
+        first += batch.num_rows
 
 
 def _id_of(part: str, kind: str) -> str:
