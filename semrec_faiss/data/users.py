@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,8 @@ class History:
     Attributes:
         offsets: int64 (users + 1,).
         rows: integer (n,), title rows, of the type that `row_type` says.
-        ratings: float32 (n,), NaN where a title is seen but not rated; None where nothing is known of ratings.
+        ratings: float32 (n,), NaN where a title is seen but not rated; None where nothing is known of ratings, of these
+            users nor, where they are some of many, of the others.
         timestamps: int64 (n,), seconds since 1970 in UTC; None where it is not known when.
         ignored: rows that named unknown users or titles, and so are not here.
     """
@@ -77,11 +77,6 @@ class History:
     ratings: NDArray[np.float32] | None = None
     timestamps: NDArray[np.int64] | None = None
     ignored: int = 0
-
-    @cached_property
-    def is_rated(self) -> bool:
-        """Whether anything is known of ratings."""
-        return self.ratings is not None and not bool(np.isnan(self.ratings).all())
 
     def take(self, users: NDArray[np.integer[Any]]) -> History:
         """Return what some users, int64 (some,), have seen, in the order asked."""
@@ -160,9 +155,14 @@ def grouped_history(
     return History(
         offsets,
         (pairs % title_count).astype(row_type(title_count)),
-        None if ratings is None else ratings[order],
+        known_ratings(None if ratings is None else ratings[order]),
         None if timestamps is None else timestamps[order],
     )
+
+
+def known_ratings(ratings: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """Return the ratings of all users, float32 (n,); None where there are none, as in a column of nulls."""
+    return None if ratings is None or bool(np.isnan(ratings).all()) else ratings
 
 
 def _grouped(users: StoredRows, titles: StoredRows, user_count: int, title_count: int) -> tuple[Rows, StoredRows]:

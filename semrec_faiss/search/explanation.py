@@ -231,7 +231,7 @@ def _points(saved: SavedIndex, users: SavedUsers, user_row: int, vectors: Vector
     profile = saved.config.profile
     if profile is None or not users.has_seen or user_row in users.without_likes:
         return None
-    weights = profile_weights(users.history_of(user_row), profile, is_rated=users.history.is_rated)
+    weights = profile_weights(users.history_of(user_row), profile)
     mean = weights @ vectors.astype(np.float64)
     # The stored vector is the mean divided by the weights' sum, or by its length where the index normalises.
     length = float(np.linalg.norm(mean)) if saved.config.index.normalize else float(np.abs(weights).sum())

@@ -239,7 +239,7 @@ def test_ratings_that_are_no_finite_number_are_none(tmp_path: Path, catalog: Cat
     values = f"('u1', '20', 'inf'::{kind}), ('u1', '3', '-inf'::{kind})"
     path = write_history(tmp_path / "seen.parquet", values, "user_id, media_id, rating")
     history = read_history(path, ["u1"], catalog)
-    assert history.ratings is not None and np.isnan(history.ratings).tolist() == [True, True]
+    assert (history.rows.tolist(), history.ratings) == ([0, 17], None)
 
 
 def test_ratings_that_are_all_null_are_none(tmp_path: Path, catalog: Catalog) -> None:
@@ -247,7 +247,7 @@ def test_ratings_that_are_all_null_are_none(tmp_path: Path, catalog: Catalog) ->
     table = pa.table({"user_id": ["u1", "u1"], "media_id": ["20", "3"], "rating": pa.nulls(2), "timestamp": [7, 8]})
     pq.write_table(table, tmp_path / "seen.parquet")
     history = read_history(tmp_path / "seen.parquet", USERS, catalog)
-    assert history.ratings is not None and np.isnan(history.ratings).tolist() == [True, True]
+    assert (history.rows.tolist(), history.ratings) == ([0, 17], None)
     assert history.timestamps is not None and sorted(history.timestamps.tolist()) == [7, 8]
 
 

@@ -35,7 +35,7 @@ def rating_matrix(history: History, titles: int) -> csr_matrix[Any]:
     """Return what people did as a sparse float32 (users, titles): rating / 5; 1 where nothing is known of ratings."""
     from scipy.sparse import csr_matrix
 
-    if history.ratings is None or np.isnan(history.ratings).all():
+    if history.ratings is None:
         values = np.ones(len(history.rows), np.float32)
     else:
         values = np.nan_to_num(history.ratings, nan=UNRATED).astype(np.float32) / np.float32(MOST_STARS)

@@ -21,20 +21,15 @@ BLOCK_USERS = 8192
 """Users whose vectors are made at once."""
 
 
-def profile_weights(history: History, profile: Profile, *, is_rated: bool | None = None) -> Values:
+def profile_weights(history: History, profile: Profile) -> Values:
     """Weigh what users have seen: float64 (n,), as ``history.rows``.
 
     A title that is seen and not rated weighs as one rated 3; where nothing is known of ratings, as one rated 5.
 
-    Args:
-        history: what they have seen.
-        profile: how it is weighed.
-        is_rated: whether anything is known of ratings, where these users are some of many; as ``history`` has it by
-            default.
     """
     counts = np.diff(history.offsets)
     stars = np.full(len(history.rows), MOST_STARS)
-    if history.ratings is not None and (history.is_rated if is_rated is None else is_rated):
+    if history.ratings is not None:
         stars = np.nan_to_num(history.ratings.astype(np.float64), nan=UNRATED)
     weights = _stars_to_weights(stars, counts, profile)
     if history.timestamps is None:

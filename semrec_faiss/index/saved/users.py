@@ -16,7 +16,7 @@ from semrec_faiss.arrays import Mask, Rows, StoredRows, Values, Vectors, row_typ
 from semrec_faiss.data.folder.database import first_line, literal_path, session
 from semrec_faiss.data.seen_table import DelistedRows, SeenRows
 from semrec_faiss.data.titles.stored import Texts
-from semrec_faiss.data.users import History, grouped_history
+from semrec_faiss.data.users import History, grouped_history, known_ratings
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.cpu.cosines import lengths_of
 from semrec_faiss.index.cpu.exact import SCAN_ROWS
@@ -256,7 +256,7 @@ class SavedUsers:
             return self._joined_history(self._segments)
         columns = self._columns(SEEN_NAME, "*")
         offsets, rows = self.seen
-        ratings = _ratings_of(columns) if "rating" in columns else None
+        ratings = known_ratings(_ratings_of(columns)) if "rating" in columns else None
         timestamps = np.ma.getdata(columns["timestamp"]) if "timestamp" in columns else None
         return History(offsets, rows, ratings, timestamps)
 

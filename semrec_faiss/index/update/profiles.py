@@ -22,13 +22,17 @@ from semrec_faiss.index.update.segment import Written, places_of, write_users
 def affected_users(before: SavedIndex, after: SavedIndex, plan: UpdatePlan, written: Written) -> Rows:
     """Return the users of ``after`` whose vectors have to be made anew: int64, ascending.
 
-    They are new, have seen something since, or had seen a title that has another vector, is gone, or is back.
+    They are new, have seen something since, or had seen a title that has another vector, is gone, or is back; all of
+    them where the first rating comes, or the last one goes: what is not rated counts otherwise then.
     """
     assert after.users is not None
     those = [user_id for user_id, is_written in zip(plan.users.ids, plan.users.written, strict=True) if is_written]
     named = list(dict.fromkeys([*those, *written.seen_users]))
     rows = after.users.known_rows(named) if named else np.empty(0, np.int64)
     touched = np.concatenate([_with_other_vectors(before, plan.titles), plan.titles.removed])
+    is_seen_otherwise = bool(written.seen_users or written.returned or len(touched) or len(plan.users.removed))
+    if is_seen_otherwise and _is_rated(before) != _is_rated(after):
+        return np.arange(after.users.count)
     if before.users is not None and before.users.has_seen and len(touched):
         offsets, titles = before.users.seen
         of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
@@ -40,6 +44,11 @@ def affected_users(before: SavedIndex, after: SavedIndex, plan: UpdatePlan, writ
         of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         rows = np.concatenate([rows, of[titles >= after.titles.count - written.segment.titles]])
     return np.unique(rows[rows >= 0])
+
+
+def _is_rated(saved: SavedIndex) -> bool:
+    """Tell whether anything is known of ratings."""
+    return saved.users is not None and saved.users.has_seen and saved.users.history.ratings is not None
 
 
 def _with_other_vectors(before: SavedIndex, titles: Kind) -> Rows:

@@ -124,8 +124,7 @@ class ProfileSearch:
     def weighed(self, users: Rows, profile: Profile) -> Weighed:
         """Return the titles that users, int64 (users,), have seen, and the weight of each."""
         seen = self.history.take(users)
-        weights = profile_weights(seen, profile, is_rated=self.history.is_rated)
-        return Weighed(seen.offsets, seen.rows.astype(np.int64), weights)
+        return Weighed(seen.offsets, seen.rows.astype(np.int64), profile_weights(seen, profile))
 
     def run(self, users: Rows, profile: Profile, wish: Wish, exclusions: Exclusions | None) -> tuple[TopK, Mask]:
         """Find what ``wish`` asks for.

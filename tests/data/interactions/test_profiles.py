@@ -66,7 +66,8 @@ def test_seen_without_a_rating_is_in_the_middle_and_without_any_ratings_all_is_l
     assert profile_weights(told, Profile(weights="liked")).tolist() == [0, 1]
     bare = History(np.array([0, 2]), np.array([0, 1], np.int32))
     assert profile_weights(bare, LEARNED).tolist() == [1, 1]
-    assert profile_weights(history([(0, NAN, 1), (1, NAN, 1)]), Profile()).tolist() == [1, 1]
+    of_some_users = history([(0, NAN, 1), (1, NAN, 1)])  # others have rated
+    assert profile_weights(of_some_users, Profile()).tolist() == [0.5, 0.5]
 
 
 def test_users_are_means_of_titles_and_those_who_like_nothing_the_mean_of_users() -> None:

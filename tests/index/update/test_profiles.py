@@ -9,9 +9,11 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 
-from semrec_faiss import Recommender
+import semrec_faiss
+from semrec_faiss import IndexWriter, Recommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.saved.verifying import verify
@@ -105,3 +107,48 @@ def test_renaming_a_film_that_half_of_movielens_has_seen_writes_a_title(movielen
     assert made_anew(tmp_path / "index") == set()
     after = Recommender.open(tmp_path / "index")
     np.testing.assert_array_equal(np.array(after.users.vectors[:]), np.array(before.users.vectors[:]))
+
+
+RATED = [("rates", f"row_{row}", float(row), 1_700_000_000) for row in (1, 2, 3, 4, 5)]
+UNRATED = [("watches", f"row_{row}", None, 1_700_000_000) for row in (5, 6, 7)]
+SINCE = [("watches", "row_8", None, 1_700_000_009), ("rates", "row_9", 4.0, 1_700_000_009)]
+COLUMNS = ["user_id", "media_id", "rating", "timestamp"]
+
+
+def made_of(rows: list[tuple[str, str, float | None, int]], path: Path) -> Recommender:
+    vectors = np.random.default_rng(4).standard_normal((30, 6)).astype(np.float32)
+    did = pd.DataFrame(rows, columns=COLUMNS).astype({"rating": float})
+    return semrec_faiss.build(vectors, interactions=did, config={"profile": {"weights": "liked"}}, output=path)
+
+
+@pytest.mark.parametrize(
+    ("before", "since"),
+    [(RATED + UNRATED, SINCE[:1]), (UNRATED, SINCE[1:]), (RATED + UNRATED, SINCE), (UNRATED, SINCE[:1])],
+    ids=["of who rates nothing", "the first rating", "of both", "without ratings"],
+)
+def test_what_is_not_rated_counts_after_an_update_as_it_does_in_a_build(
+    before: list[Any], since: list[Any], tmp_path: Path
+) -> None:
+    """A user of an update who has rated nothing was taken for one of an index without ratings, and liked everything."""
+    more = [("rates", "row_0", None, 1_700_000_000), ("watches", "row_0", None, 1_700_000_000)]
+    index, anew = tmp_path / "index", made_of(before + more + since, tmp_path / "anew")
+    made_of(before + more, index)
+    with IndexWriter(index, compact_at=None) as writer:
+        writer.append_seen(**{name: [row[at] for row in since] for at, name in enumerate(COLUMNS)})
+    after = Recommender.open(index)
+    assert after.users.without_likes.tolist() == anew.users.without_likes.tolist()
+    for user in anew.users.ids:
+        mine, theirs = after.recommend(user, 30), anew.recommend(user, 30)
+        assert (mine.query, mine.rows.tolist()) == (theirs.query, theirs.rows.tolist())
+        if "popular" not in mine.query:  # of whom nothing counts, an update keeps the vector
+            np.testing.assert_array_equal(mine.scores, theirs.scores)
+
+
+def test_users_are_made_anew_where_the_last_rating_goes(tmp_path: Path) -> None:
+    made_of(RATED + UNRATED, tmp_path / "index")
+    update_index(tmp_path / "index", Change(remove_users=["rates"]), compact_at=None)
+    assert made_anew(tmp_path / "index") == {"watches"}
+    after, anew = Recommender.open(tmp_path / "index"), made_of(UNRATED, tmp_path / "anew")
+    assert after.users.without_likes.tolist() == []
+    np.testing.assert_array_equal(np.array(after.users.vectors[:]), np.array(anew.users.vectors[:]))
+    verify(tmp_path / "index")

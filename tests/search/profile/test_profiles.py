@@ -9,9 +9,11 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import Semrec
 
+import semrec_faiss
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, USER_VECTORS
@@ -414,6 +416,25 @@ def test_who_rates_nothing_where_others_do_likes_nothing_whatever_the_profile() 
     recommender = Recommender.from_arrays(vectors, interactions=without, config={"profile": profile})
     for changes in ({}, {"interests": 2}, {"popularity": 0.1}):
         assert "popular" not in recommender.recommend("watches", 3, profile=profile | changes).query
+
+
+def test_a_column_of_ratings_without_one_is_as_good_as_none(tmp_path: Path) -> None:
+    """Everything was seen and nothing liked: popularity counted nobody, and an evaluation refused the index."""
+    users = [user for user in ("ann", "bob", "eve") for _ in range(9)]
+    items = [f"row_{row % 13}" for row in range(27)]
+    did = {"user": users, "item": items, "time": [1_700_000_000 + at for at in range(27)]}
+    vectors = np.random.default_rng(4).standard_normal((30, 6)).astype(np.float32)
+    told = []
+    for more in ({}, {"rating": pa.nulls(27, pa.float64())}):
+        index = tmp_path / f"index{len(told)}"
+        config = {"profile": {"weights": "liked", "popularity": 0.2}}
+        recommender = semrec_faiss.build(vectors, interactions=did | more, config=config, output=index)
+        counts = ProfileSearch(recommender.searcher, recommender.users).liked_by(4.0)
+        assert counts.tolist() == [3] + [2] * 12 + [0] * 17
+        lists = recommender.recommend(["ann", "bob", "eve"], 5)
+        split = Evaluator(index, ["device.kind=cpu"], EvaluationProtocol(held_out=3)).latest
+        told.append([lists.rows.tolist(), lists.scores.tolist(), split.held_out.tolist()])
+    assert told[0] == told[1]
 
 
 def test_many_likes_and_dislikes_are_not_each_held_against_all_others() -> None:
