@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
-from conftest import HANG_SECONDS, is_running, until
+from conftest import HANG_SECONDS, is_running, run_python, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from semrec_faiss.errors import NotFoundError, StorageError, UsageError
@@ -44,6 +44,7 @@ from semrec_faiss.serve.workers.doors import door_in, make_door_folder
 from semrec_faiss.serve.workers.hanging import MOST_LOOKS, Beats
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
+from semrec_faiss.serve.workers.restarting import FIRST_SECONDS, LONGEST_SECONDS, Restarts
 from semrec_faiss.serve.workers.supervising import _Supervisor
 from tests.serve.conftest import build
 from tests.serve.test_server import Process
@@ -420,11 +421,30 @@ def test_what_a_package_prints_in_a_worker_is_not_told_to_the_supervisor(index: 
     assert sorted(printed.split(b"\n")) == [b"", b"a library", b"loading 0"]
 
 
+def test_who_falls_before_it_answers_is_started_again_ever_later() -> None:
+    restarts = Restarts()
+    waits = []
+    for fall in range(12):
+        assert restarts.fell(1, "the disk is away") == (fall > 0)
+        waits.append(restarts.seconds_left() or 0)
+    rises = [FIRST_SECONDS * 2**fall for fall in range(12)]
+    assert waits == pytest.approx([min(LONGEST_SECONDS, wait) for wait in rises], abs=FIRST_SECONDS / 2)
+    assert not restarts.fell(1, "no memory"), "which is told"
+    assert restarts.take_due() == []
+    restarts.all_now()
+    assert (restarts.take_due(), restarts.seconds_left()) == ([1], None)
+    restarts.fell(1, "no memory")
+    restarts.answers(1)
+    assert not restarts.fell(1, "no memory"), "as it was back"
+    assert restarts.seconds_left() == pytest.approx(FIRST_SECONDS, abs=FIRST_SECONDS / 2)
+    assert (restarts.take_all(), restarts.take_all()) == ([1], [])
+
+
 def test_a_worker_that_cannot_be_started_again_is_tried_again(
     index: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once a fault: where the system had no memory for a process at that moment, the whole service ended."""
-    monkeypatch.setattr("semrec_faiss.serve.workers.supervising.RESTART_SECONDS", 0.01)
+    monkeypatch.setattr("semrec_faiss.serve.workers.restarting.FIRST_SECONDS", 0.0)
     supervisor = _Supervisor(read_settings(None, {"index": index, "port": 0, "workers": 2}), print)
     lacks = [BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))] * 2
 
@@ -434,12 +454,97 @@ def test_a_worker_that_cannot_be_started_again_is_tried_again(
         supervisor._children[number] = _Child()  # type: ignore[assignment]
 
     monkeypatch.setattr(supervisor, "_begin", begin)
-    supervisor._children[1] = _Child()  # type: ignore[assignment]
-    assert supervisor._has_begun_again(1)
-    assert caplog.text.count("worker 1 cannot be started: Resource temporarily unavailable") == 2
-    supervisor._is_ending = True
-    assert not supervisor._has_begun_again(1)
+    supervisor._start_later(1, "it has fallen (SIGKILL)")
+    for _ in range(3):
+        supervisor._begin_again()
+    assert set(supervisor._children) == {1}
+    assert caplog.text.count("it cannot be started: Resource temporarily unavailable") == 1
+    assert supervisor._restarts.seconds_left() is None
+    supervisor._children = {}
     supervisor._close()
+
+
+SOON = "import semrec_faiss.serve.workers.restarting as one; one.{} = {}; import semrec_faiss.__main__"
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_open_the_index_is_told_of_once(tmp_path: Path, data: Path) -> None:
+    """Once a fault: it was started each second for ever, and two lines were written each time."""
+    index = tmp_path / "index"
+    build(data, index)
+    process = Process(index, "--workers", "2", "--owner", "never", program=SOON.format("LONGEST_SECONDS", 0.1))
+    try:
+        users, away = index / "gen-000001" / "users.npy", tmp_path / "users.npy"
+        users.rename(away)  # the other holds it open
+        users.write_bytes(b"damaged")
+        _children(process)[-1].kill()
+        process.until(lambda: any("has fallen" in line for line in process.said))
+        process.until(lambda: _samples(process.port)["semrec_workers_fallen_total"] >= 4)
+        told = [line for line in process.said if "is started again" in line]
+        assert len(told) == 2, told
+        assert "it has fallen (SIGKILL)" in told[0] and "users.npy" in told[1]
+        assert "Traceback" not in "".join(process.said)
+        assert _status(process.port) == 200
+        away.replace(users)
+        process.until(lambda: "".join(process.said).count("serving gen-000001") == 3)
+    except BaseException:
+        process.process.kill()
+        raise
+    assert process.end() == 0, "".join(process.said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", [signal.SIGHUP, signal.SIGTERM])
+def test_who_waits_to_be_started_again_is_started_by_sighup_and_not_waited_for_at_the_end(
+    then: int, index: Path
+) -> None:
+    process = Process(index, "--workers", "2", "--owner", "never", program=SOON.format("FIRST_SECONDS", 1e6))
+    try:
+        for worker in _children(process):
+            worker.kill()
+        process.until(lambda: sum("has fallen" in line for line in process.said) == 2)
+        process.process.send_signal(then)
+        if then == signal.SIGHUP:
+            process.until(lambda: _status(process.port) == 200)
+        else:
+            assert process.process.wait(HANG_SECONDS) == 0
+    finally:
+        process.end()
+
+
+@pytest.mark.slow
+def test_workers_that_can_never_open_the_index_end_the_service(tmp_path: Path, data: Path) -> None:
+    index = tmp_path / "index"
+    build(data, index)
+    (index / "gen-000001" / "users.npy").write_bytes(b"damaged")
+    ended = run_python("-m", "semrec_faiss", "serve", index, "--port", "0", "--workers", "2")
+    assert ended.returncode == 5
+    assert "users.npy" in ended.stderr and "fix: " in ended.stderr
+
+
+NO_MEMORY = """
+from semrec_faiss.serve.workers import child
+def work(*_):
+    raise MemoryError("no room for users.npy")
+child._work = work
+child.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_says_in_one_line_what_keeps_it_from_beginning(index: Path) -> None:
+    """Once a fault: a traceback each time that it was tried."""
+    part = msgspec.json.encode(
+        Part(read_settings(None, {"index": index}).model_dump(mode="json"), 0, 1, 0, None, False)
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", NO_MEMORY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as worker:
+        assert worker.stdin and worker.stdout and worker.stderr
+        worker.stdin.write(part + b"\n")
+        worker.stdin.flush()
+        told, printed = worker.stdout.read(), worker.stderr.read()
+    assert (json.loads(told)["message"], printed) == ("MemoryError: no room for users.npy", b"")
 
 
 @pytest.mark.slow

@@ -147,11 +147,14 @@ class Serving:
         """Answer from a generation that others of the service answer from, where what is published is refused.
 
         Raises:
-            SemrecError: it is not there any more, or damaged.
+            SemrecError: it is not there any more, damaged, or cannot be read.
         """
         with self._lock:
             started = time.monotonic()
-            served = self._open(SavedIndex.of(IndexDirectory(self.index).named(name), self._settings))
+            try:
+                served = self._open(SavedIndex.of(IndexDirectory(self.index).named(name), self._settings))
+            except OSError as error:
+                raise unreadable(self.index, error) from error
             settle()
             self._take(served, None, started)
 

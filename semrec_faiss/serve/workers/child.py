@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from semrec_faiss.errors import SemrecError
+from semrec_faiss.errors import DeviceError, SemrecError
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.metrics import Metrics
@@ -71,6 +71,11 @@ def main() -> int:
     except SemrecError as error:
         say({"error": type(error).__name__, "message": error.message, "fix": error.fix})
         return error.exit_code
+    except Exception as error:  # no memory, say: a traceback each time that it is tried again would tell no more
+        log.debug("what ends this process was raised here", exc_info=error)
+        fix = "run it with --log-level debug, which shows where that was raised"
+        say({"error": type(error).__name__, "message": f"{type(error).__name__}: {error}", "fix": fix})
+        return DeviceError.exit_code
     return 0
 
 
@@ -98,12 +103,12 @@ def _load(serving: Serving, joins: str | None) -> None:
     """Take what is published, or where that is refused what the others answer from; raises what `Serving.load` does."""
     try:
         serving.load()
-    except SemrecError as error:
+    except Exception as error:  # such as a lack of memory, which those who answer already may not need
         if joins is None:
             raise
         try:
             serving.join(joins)
-        except SemrecError:
+        except Exception:
             raise error from None
         log.error("what was published is refused; as the others do, this worker serves %s", joins)
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import msgspec
@@ -30,11 +30,9 @@ from semrec_faiss.serve.tls import check_tls
 from semrec_faiss.serve.workers.child import Part
 from semrec_faiss.serve.workers.doors import door_in, make_door_folder
 from semrec_faiss.serve.workers.hanging import LOOK_SECONDS, MOST_LOOKS, Beats
+from semrec_faiss.serve.workers.restarting import Restarts
 
 log = logging.getLogger("semrec.serve")
-
-RESTART_SECONDS = 1.0
-"""Between the fall of a worker and the start of another in its place."""
 
 MARGIN_SECONDS = 5.0
 """Beyond the grace, before a worker that does not end is killed."""
@@ -65,6 +63,9 @@ class _Supervisor:
         self._folder = make_door_folder() if self._has_owner else None
         self._events: SimpleQueue[tuple[int, dict[str, Any] | None]] = SimpleQueue()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._running = set(range(config.workers))  # or to be started again
+        self._restarts = Restarts()
+        self._why: dict[int, str] = {}  # a worker is about to fall
         self._listening_workers: set[int] = set()
         self._to_reload: set[int] = set()
         self._serving: str | None = None  # what workers answer from, as the last one that took something has told
@@ -81,10 +82,9 @@ class _Supervisor:
             if self._has_owner:
                 self._begin(self._config.workers)
                 self._wait_for({self._config.workers})
-            workers = set(range(self._config.workers))
-            for number in workers:
+            for number in self._running:
                 self._begin(number)
-            address = self._wait_for(workers)
+            address = self._wait_for(self._running)
             if not self._is_ending:
                 self._listening(address)
             threading.Thread(target=self._look_for_hanging, daemon=True).start()
@@ -140,44 +140,45 @@ class _Supervisor:
                 self._events.put((number, None))  # it was told to end, for which `_watch` waits
             elif "error" in told:
                 raise _error(told)
-            else:
+            elif "listening" in told:
                 waiting.discard(number)
                 address = told["listening"]
         return address
 
     def _watch(self) -> None:
         """Wait until all workers have ended; start again who falls before it is told to end."""
-        running = set(range(self._config.workers))
-        while running:
-            number, told = self._events.get()
-            if told is not None:
-                if "error" in told:
-                    log.error("a worker cannot go on: %s", told["message"])
-                continue
-            if number == self._config.workers:
-                if not self._is_ending:
-                    self._raise_fallen(number)
-            elif self._is_ending:
-                running.discard(number)
-            else:
-                log.error("worker %d has fallen (%s); another takes its place", number, self._code(number))
-                self._tallies.add(self._tallies.fallen)
-                if not self._has_begun_again(number):
-                    running.discard(number)
-
-    def _has_begun_again(self, number: int) -> bool:
-        """Start another worker in the place of one that fell, and try until the system lets it; not before the end."""
-        del self._children[number]
-        while True:
-            time.sleep(RESTART_SECONDS)
+        while self._running:
+            with contextlib.suppress(Empty):
+                self._hear(*self._events.get(timeout=self._restarts.seconds_left()))
             if self._is_ending:
-                return False
+                self._running.difference_update(self._restarts.take_all())
+            else:
+                self._begin_again()
+
+    def _hear(self, number: int, told: dict[str, Any] | None) -> None:
+        if told is not None:
+            if "error" in told:
+                self._why[number] = told["message"]
+        elif number == self._config.workers:
+            self._raise_fallen(number)
+        elif self._is_ending:
+            self._running.discard(number)
+        else:
+            self._tallies.add(self._tallies.fallen)
+            self._start_later(number, self._why.pop(number, f"it has fallen ({self._code(number)})"))
+
+    def _start_later(self, number: int, reason: str) -> None:
+        """Have another worker take the place of one that fell, and say why, unless that was said before."""
+        self._children.pop(number, None)
+        if not self._restarts.fell(number, reason):
+            log.error("worker %d is started again, ever later where that does not help: %s", number, reason)
+
+    def _begin_again(self) -> None:
+        for number in self._restarts.take_due():
             try:
                 self._begin(number)
             except OSError as error:  # no memory for a process, say
-                log.error("worker %d cannot be started: %s", number, error.strerror or error)
-            else:
-                return True
+                self._start_later(number, f"it cannot be started: {error.strerror or error}")
 
     def _look_for_hanging(self) -> None:
         """Kill a worker that hangs, but none while another is not back: a disk that all wait for would end them all."""
@@ -207,6 +208,7 @@ class _Supervisor:
 
     def _end(self) -> None:
         self._is_ending = True
+        self._wake()
         self._hand_on(signal.SIGTERM)
         timer = threading.Timer(self._config.grace_seconds + MARGIN_SECONDS, self._kill)
         timer.daemon = True
@@ -223,11 +225,18 @@ class _Supervisor:
 
     def _reload(self) -> None:
         """Hand SIGHUP on; whom it would end, as it does not listen yet, is sent it later."""
+        self._restarts.all_now()
+        self._wake()
         for worker in range(self._config.workers):
             self._to_reload.add(worker)
             self._catch_up(worker)
 
+    def _wake(self) -> None:
+        """Have the main thread, which this may be, look at once what there is to do."""
+        self._events.put((0, {}))
+
     def _listens(self, worker: int) -> None:
+        self._restarts.answers(worker)
         self._listening_workers.add(worker)
         self._catch_up(worker)
 
