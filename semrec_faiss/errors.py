@@ -1,6 +1,8 @@
 """The errors a caller can meet, each with the exit code that the command line ends with.
 
 Every message says what is wrong, the value that was found and the limit it broke; ``fix`` says what to do about it.
+Lines and rows of files are counted from 1, a CSV's header not among the rows: ``products.csv: row 3``. What Python and
+JSON index is named as they do, from 0 and in brackets: ``vectors.npy[2]``, ``metadata[2]`` of a frame.
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ class DataError(SemrecError):
         ...     Recommender.from_arrays(np.zeros((1, 3), "float32"))
         ... except DataError as error:
         ...     print(error.exit_code, error.message)
-        3 the titles: row 1, column vector: is all zero
+        3 the titles[0], column vector: is all zero
     """
 
     exit_code = 3

@@ -327,7 +327,7 @@ def test_vectors_whose_scores_overflow_are_refused(tmp_path: Path, make_folder: 
     build_index(config_from_dict({**values, "index": {"type": "flat", "normalize": False}}))
     vectors[17] *= 1e3
     np.save(made.root / "media" / "content_vectors.npy", vectors * np.float32(1e18))
-    with pytest.raises(DataError, match=r"row 17 has length .*scores overflow float32"):
+    with pytest.raises(DataError, match=r"\[17\] has length .*scores overflow float32"):
         build_index(config_from_dict({**values, "index": {"type": "flat", "normalize": False}}))
     build_index(config_from_dict(values))
 

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semrec_faiss.arrays import Rows
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.field_types import refuse_what_is_no_id
+from semrec_faiss.data.folder.odd_row import OddRow, first_odd_row
+from semrec_faiss.data.folder.relation import Relation
 from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ YEAR_2100 = 4_102_444_800
 """Seconds from 1970 to 2100: what lies after is no time of a rating, but counted in another unit."""
 
 _EXAMPLES = 5
+
+Column = NDArray[Any]
+"""A column of a table, masked where there is no value."""
 
 
 @contextmanager
@@ -76,31 +82,44 @@ def _whole_seconds(kind: str) -> str:
     return "s.timestamp::BIGINT" if kind.startswith(_NUMBERS) else "epoch(s.timestamp)::BIGINT"
 
 
-def whole_times(path: Path | str, column: NDArray[Any]) -> NDArray[np.int64]:
-    """Return times as int64; raises DataError where one is none, or lies outside 1970 to 2100."""
-    if np.ma.is_masked(column):
+def whole_times(connection: DuckDBPyConnection, source: Relation, placed: str, times: Column, places: Column) -> Rows:
+    """Return times as int64.
+
+    Args:
+        connection: that reads the table.
+        source: the table.
+        placed: the SQL of its rows, with the place of each, from 1.
+        times: seconds (n,), null where there is none.
+        places: of these rows, integer (n,).
+
+    Raises:
+        DataError: one is none, or lies outside 1970 to 2100; the first such row is told.
+    """
+    lacking = np.flatnonzero(np.ma.getmaskarray(times))
+    seconds = np.asarray(np.ma.getdata(times), dtype=np.int64)
+    outside = np.flatnonzero((seconds < 0) | (seconds >= YEAR_2100))
+    wrong = lacking if len(lacking) else outside
+    if not len(wrong):
+        return seconds
+    place = int(places[wrong].min())
+    held = connection.execute(f"SELECT timestamp::VARCHAR FROM {placed} WHERE place = {place}").fetchall()[0][0]
+    told = OddRow(place - 1, held, len(wrong)).told(source.place, "timestamp")
+    if len(lacking):
         raise DataError(
-            f"{path}: {int(np.ma.getmaskarray(column).sum()):,} rows have no timestamp, or one that is not a number",
-            fix="give every row one, or leave the column out",
+            f"{told}; seconds or a time are expected in every row", fix="give them, or leave the column out"
         )
-    times = np.asarray(np.ma.getdata(column), dtype=np.int64)
-    if len(times) and not (times.min() >= 0 and times.max() < YEAR_2100):
-        raise _not_seconds(path, int(times.min()), int(times.max()))
-    return times
+    raise _not_seconds(told, int(seconds[np.ma.getdata(places) == place][0]))
 
 
-def _not_seconds(path: Path | str, first: int, last: int) -> DataError:
-    """Say which timestamp lies outside 1970 to 2100, and what the file seems to count in."""
-    if first < 0:
-        return DataError(
-            f"{path}: a timestamp is {first:,}, before 1970",
-            fix="write whole seconds since 1970, or leave the column out",
-        )
+def _not_seconds(told: str, seconds: int) -> DataError:
+    """Say what a timestamp outside 1970 to 2100 seems to count in."""
+    if seconds < 0:
+        return DataError(f"{told}; that is before 1970", fix="write whole seconds since 1970, or leave the column out")
     units = {1_000: "milliseconds", 1_000_000: "microseconds", 1_000_000_000: "nanoseconds"}
-    divisor = next((number for number in units if last // number < YEAR_2100), None)
-    seems = "" if divisor is None else f"; as {units[divisor]} it would be {date_of(last // divisor)}"
+    divisor = next((number for number in units if seconds // number < YEAR_2100), None)
+    seems = "" if divisor is None else f"; as {units[divisor]} it would be {date_of(seconds // divisor)}"
     return DataError(
-        f"{path}: a timestamp is {last:,}, which as seconds since 1970 lies after the year 2100{seems}",
+        f"{told}; as seconds since 1970 that is after the year 2100{seems}",
         fix="write whole seconds since 1970" + ("" if divisor is None else f": timestamp // {divisor}"),
     )
 
@@ -125,7 +144,7 @@ def check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) -
     return {name: str(kind) for name, kind in columns.items()}
 
 
-def unknown_ids(connection: DuckDBPyConnection, path: Path | str, file: str) -> DataError:
+def unknown_ids(connection: DuckDBPyConnection, source: Relation, file: str) -> DataError:
     """Say how many rows name unknown users or titles, with the first few of these."""
     problems, lacking = [], []
     for column, table, whose in (("user_id", "user_rows", "user"), ("media_id", "title_rows", "title")):
@@ -143,13 +162,15 @@ def unknown_ids(connection: DuckDBPyConnection, path: Path | str, file: str) -> 
                 f"rows whose {column} no {whose} has: {rows - empty:,} (different ids: {ids:,}, such as {named})"
             )
         if empty:
-            problems.append(f"rows without {column}: {empty:,}")
+            first = first_odd_row(connection, file, column, f"{column} IS NULL")
+            assert first is not None, "there are such rows"
+            problems.append(f"rows without {column}: {empty:,}, {source.place(first.row)} first")
         if rows:
             lacking.append(table)
     known = [connection.execute(f"SELECT any_value(id) FROM {table}").fetchall()[0][0] for table in lacking]
     such_as = " and ".join(repr(each) for each in known if each is not None)
     return DataError(
-        f"{path}: {'; '.join(problems)}",
+        f"{source.name}: {'; '.join(problems)}",
         fix=f"write ids as the users and titles have them,{' such as ' * bool(such_as)}{such_as}"
         f"{',' * bool(such_as)} or remove these rows",
     )

@@ -85,9 +85,12 @@ def read_seen_rows(
         )
         known = ~(np.ma.getmaskarray(found["user_row"]) | np.ma.getmaskarray(found["title_row"]))
         if not known.all() and (strict or not (allow_none or known.any()) or lacks_ids(connection, file)):
-            raise unknown_ids(connection, path, file)
+            raise unknown_ids(connection, source, file)
+        timestamps = None
+        if "timestamp" in more:
+            of_known = found["timestamp"][known], found["place"][known]
+            timestamps = whole_times(connection, source, _placed(file, more), *of_known)
     ratings = np.ma.filled(found["rating"].astype(np.float32), np.nan)[known] if "rating" in more else None
-    timestamps = whole_times(path, found["timestamp"][known]) if "timestamp" in more else None
     rows = [np.ma.getdata(found[name])[known] for name in ("user_row", "title_row")]
     return SeenRows(rows[0], rows[1], ratings, timestamps, int((~known).sum()))
 
@@ -155,11 +158,14 @@ def read_delisted_rows(source: Path | ParquetRelation, users: IdTable, titles: I
                 " ANTI JOIN title_rows AS t ON t.id = s.media_id::VARCHAR"
             ).fetchnumpy()
         )
+        timestamps = None
+        if "timestamp" in more:
+            timestamps = whole_times(connection, source, _placed(file, more), found["timestamp"], found["place"])
     return DelistedRows(
         np.ma.getdata(found["user_row"]),
         np.ma.getdata(found["media_id"]),
         np.ma.filled(found["rating"].astype(np.float32), np.nan) if "rating" in more else None,
-        whole_times(path, found["timestamp"]) if "timestamp" in more else None,
+        timestamps,
     )
 
 

@@ -35,7 +35,7 @@ def read_user_ids(path: Path, *, expect_count: int | None = None) -> list[str]:
         expect_count: the number of user vectors, where it is known.
 
     Raises:
-        DataError: malformed JSON, another shape, or ids that are empty, repeated or too many; positions count from 0.
+        DataError: malformed JSON, another shape, or ids that are empty, repeated or too many, each with its [position].
     """
     try:
         content = json.loads(read_small(path, _MOST_BYTES).decode("utf-8-sig"))
@@ -189,8 +189,8 @@ def _check_ids(path: Path, ids: list[Any]) -> None:
             first = first_position.setdefault(str(user_id), position)
             if first == position:
                 continue
-            problem = f"{quoted(user_id)} is also at position {first}"
-        mistakes.append(f"position {position}: {problem}")
+            problem = f"{quoted(user_id)} is also at [{first}]"
+        mistakes.append(f"[{position}]: {problem}")
     if not mistakes:
         return
     more = f"\n… and {len(mistakes) - MISTAKES_SHOWN:,} more" if len(mistakes) > MISTAKES_SHOWN else ""

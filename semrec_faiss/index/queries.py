@@ -123,17 +123,17 @@ def scaled_to_sane_range(queries: NDArray[Any], first: int, *, normalize: bool) 
     finite = np.isfinite(wide).all(axis=1)
     if not finite.all():
         raise DataError(
-            f"query {first + int(np.flatnonzero(~finite)[0])} holds a NaN or an infinite value", fix=_LEAVE_OUT
+            f"queries[{first + int(np.flatnonzero(~finite)[0])}] holds a NaN or an infinite value", fix=_LEAVE_OUT
         )
     largest = np.abs(wide).max(axis=1)
     if not normalize:
         if (largest > np.finfo(np.float32).max).any():
             row = int(np.argmax(largest))
-            raise DataError(f"query {first + row} holds {largest[row]:.3g}, more than a float32 can", fix=_LEAVE_OUT)
+            raise DataError(f"queries[{first + row}] holds {largest[row]:.3g}, more than a float32 can", fix=_LEAVE_OUT)
         return wide
     if (largest == 0).any():
         row = first + int(np.flatnonzero(largest == 0)[0])
-        raise DataError(f"query {row} is all zeros: it has no direction to compare", fix=_LEAVE_OUT)
+        raise DataError(f"queries[{row}] is all zeros: it has no direction to compare", fix=_LEAVE_OUT)
     scaled: NDArray[np.float64] = wide / largest[:, None]
     return scaled
 

@@ -288,7 +288,7 @@ def test_bad_data_is_exit_code_3_and_leaves_nothing(config: Path, folder: Path, 
     np.save(folder / "media" / "content_vectors.npy", vectors)
     result = semrec("build", config)
     assert result.code == 3
-    assert "row 17" in result.err
+    assert "content_vectors.npy[17" in result.err
     assert not list(tmp_path.glob("index/gen-*"))
     assert not list(tmp_path.glob("index/.building-*"))
 

@@ -209,10 +209,10 @@ def test_inconsistent_folders_are_refused(tmp_path: Path, make_folder: Make) -> 
     refused(
         media, vectors[:19], r"metadata\.jsonl:20: .* after 20 lines, but there are 19 vectors in .*content_vectors"
     )
-    refused(media, np.where(np.arange(20)[:, None] == 7, np.nan, vectors), r"content_vectors\.npy: row 7 holds nan")
+    refused(media, np.where(np.arange(20)[:, None] == 7, np.nan, vectors), r"content_vectors\.npy\[7, 0\] is nan")
     refused(users, preferences[:, :7], r"preference_vectors\.npy.* 7 dimensions, but 8 .*content_vectors\.npy")
     refused(users, preferences[:3], r"user_ids\.json has 4 user ids, but there are 3 vectors")
-    refused(users, preferences * [[1], [0], [1], [1]], r"preference_vectors\.npy: row 1 is all zero")
+    refused(users, preferences * [[1], [0], [1], [1]], r"preference_vectors\.npy\[1\] is all zero")
     check_data_folder(made.root)
     (made.root / "users" / "user_ids.json").write_text('["a", "b", "c", "d"]')
     with pytest.raises(DataError, match=r"seen\.parquet: rows whose user_id no user has: 12 \(different ids: 4"):

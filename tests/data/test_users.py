@@ -59,15 +59,15 @@ def test_a_list_or_an_object_is_read(tmp_path: Path, wrap: Any, start: bytes) ->
         ('{"ids": ["a"]}', " holds no list of user ids"),
         ('{"user_ids": {"a": 1}}', " holds no list of user ids"),
         ("[]", " holds an empty list of user ids"),
-        ('["a", ""]', ": unusable user ids: 1\nposition 1: '' is no id; a non-empty string or an integer"),
-        ('[" "]', ": unusable user ids: 1\nposition 0: ' ' is no id"),
-        ('["a", null]', ": unusable user ids: 1\nposition 1: None is no id"),
-        ("[1, true]", ": unusable user ids: 1\nposition 1: True is no id"),
-        ("[1.5]", ": unusable user ids: 1\nposition 0: 1.5 is no id"),
-        ('[["a"]]', ": unusable user ids: 1\nposition 0: ['a'] is no id"),
-        ('["\\ud800"]', ": unusable user ids: 1\nposition 0: '\\ud800' holds half of a surrogate pair"),
-        ('["a", "b", "a"]', ": unusable user ids: 1\nposition 2: 'a' is also at position 0"),
-        ('["1", 1]', ": unusable user ids: 1\nposition 1: 1 is also at position 0"),
+        ('["a", ""]', ": unusable user ids: 1\n[1]: '' is no id; a non-empty string or an integer"),
+        ('[" "]', ": unusable user ids: 1\n[0]: ' ' is no id"),
+        ('["a", null]', ": unusable user ids: 1\n[1]: None is no id"),
+        ("[1, true]", ": unusable user ids: 1\n[1]: True is no id"),
+        ("[1.5]", ": unusable user ids: 1\n[0]: 1.5 is no id"),
+        ('[["a"]]', ": unusable user ids: 1\n[0]: ['a'] is no id"),
+        ('["\\ud800"]', ": unusable user ids: 1\n[0]: '\\ud800' holds half of a surrogate pair"),
+        ('["a", "b", "a"]', ": unusable user ids: 1\n[2]: 'a' is also at [0]"),
+        ('["1", 1]', ": unusable user ids: 1\n[1]: 1 is also at [0]"),
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, content: str | bytes, problem: str) -> None:
@@ -78,7 +78,7 @@ def test_other_content_is_refused(tmp_path: Path, content: str | bytes, problem:
 def test_ten_mistakes_are_told_at_once(tmp_path: Path) -> None:
     lines = error_of(written(tmp_path, json.dumps(["a"] * 26))).splitlines()
     assert lines[0].endswith(": unusable user ids: 25")
-    assert lines[1:11] == [f"position {position}: 'a' is also at position 0" for position in range(1, 11)]
+    assert lines[1:11] == [f"[{position}]: 'a' is also at [0]" for position in range(1, 11)]
     assert lines[11:] == ["… and 15 more"]
 
 
@@ -162,9 +162,9 @@ def test_unknown_users_and_titles_are_counted_with_examples(tmp_path: Path, cata
         read_seen(path, USERS, catalog)
     assert caught.value.message == (
         f"{path}: rows whose user_id no user has: 3 (different ids: 1, such as 'nobody'); "
-        "rows without user_id: 1; "
+        f"rows without user_id: 1, {path}: row 14 first; "
         "rows whose media_id no title has: 9 (different ids: 9, such as 'x0', 'x1', 'x2', 'x3', 'x4'); "
-        "rows without media_id: 1"
+        f"rows without media_id: 1, {path}: row 15 first"
     )
     ids = r"'(u1|u2|u10|7)'"
     assert re.search(
@@ -256,7 +256,7 @@ def test_ratings_that_are_all_null_are_none(tmp_path: Path, catalog: Catalog) ->
     [
         ("('u1', '20', 'good', 1)", "the column rating has type VARCHAR; a number is expected"),
         ("('u1', '20', 3.5, 'now')", "the column timestamp has type VARCHAR; seconds since 1970"),
-        ("('u1', '20', 3.5, 1), ('u1', '3', 3.5, NULL)", "1 rows have no timestamp"),
+        ("('u1', '20', 3.5, 1), ('u1', '3', 3.5, NULL)", "row 2 has no timestamp; seconds"),
         ("('u9', '20', 3.5, 1)", "rows whose user_id no user has: 1"),
     ],
 )
@@ -298,12 +298,17 @@ def write_times(path: Path, times: str, *, kind: str = "BIGINT") -> None:
 @pytest.mark.parametrize(
     ("times", "kind", "told", "fix"),
     [
-        ("1136073600000", "BIGINT", "1,136,073,600,000.*as milliseconds it would be 2006-01-01", "timestamp // 1000"),
+        (
+            "1136073600000",
+            "BIGINT",
+            "timestamp 1136073600000; .*as milliseconds it would be 2006-01-01",
+            "timestamp // 1000",
+        ),
         ("1136073600000000", "BIGINT", "as microseconds it would be 2006-01-01", "timestamp // 1000000"),
         ("4102444800", "BIGINT", "after the year 2100", "whole seconds"),
-        ("-1", "BIGINT", "a timestamp is -1, before 1970", "whole seconds"),
-        ("1.0, 'nan'::DOUBLE", "DOUBLE", "1 rows have no timestamp, or one that is not a number", "give every row one"),
-        ("1.0, 'inf'::DOUBLE", "DOUBLE", "1 rows have no timestamp", "give every row one"),
+        ("-1", "BIGINT", "row 1 has the timestamp -1; that is before 1970", "whole seconds"),
+        ("1.0, 'nan'::DOUBLE", "DOUBLE", "row 2 has the timestamp nan;", "give them"),
+        ("1.0, 'inf'::DOUBLE", "DOUBLE", "row 2 has the timestamp inf;", "give them"),
         ("TIMESTAMP '2200-01-01'", "TIMESTAMP", "after the year 2100", "whole seconds"),
     ],
 )
@@ -332,6 +337,11 @@ def test_seen_titles_in_a_folder_of_parts_are_read(tmp_path: Path, catalog: Cata
     history = read_history(parts, ["u1"], catalog)
     assert history.timestamps is not None
     assert history.timestamps.tolist() == [9]
+    write_times(parts / "deep" / "part-1.parquet", "9, -7")
+    with pytest.raises(
+        DataError, match=r"seen\.parquet/deep/part-1\.parquet: row 2 has the timestamp -7; that is before"
+    ):
+        read_history(parts, ["u1"], catalog)
     (parts / "notes.txt").touch()
     with pytest.raises(DataError, match=r"a folder with notes\.txt, which is not a Parquet part"):
         read_history(parts, ["u1"], catalog)

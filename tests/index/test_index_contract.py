@@ -346,14 +346,14 @@ def test_a_query_that_is_not_finite_is_refused_by_its_row(
 ) -> None:
     queries = built.queries[:5].astype(dtype)
     queries[3, 7] = value
-    with pytest.raises(DataError, match=r"query 3 .*(NaN|infinite)"):
+    with pytest.raises(DataError, match=r"queries\[3\] .*(NaN|infinite)"):
         built.index.search(queries, 3)
 
 
 def test_an_all_zero_query_is_refused_by_its_row(built: Built) -> None:
     queries = built.queries[:5].copy()
     queries[2] = 0
-    with pytest.raises(DataError, match=r"query 2 .*zero"):
+    with pytest.raises(DataError, match=r"queries\[2\] .*zero"):
         built.index.search(queries, 3)
 
 
@@ -364,7 +364,7 @@ def test_the_row_that_is_named_counts_from_the_start_of_the_batch(
     monkeypatch.setattr("semrec_faiss.index.vector_index.QUERY_BLOCK_ROWS", 4)
     queries = built.queries[:11].copy()
     queries[9] = 0
-    with pytest.raises(DataError, match="query 9 "):
+    with pytest.raises(DataError, match=r"queries\[9\] "):
         built.index.search(queries, 3)
 
 

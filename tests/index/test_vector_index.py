@@ -90,7 +90,7 @@ def test_without_normalising_what_float32_cannot_hold_is_refused(
     index = make_index(titles, {"type": "flat", "normalize": False})
     queries = np.ones((3, 12))
     queries[1, 4] = value
-    with pytest.raises(DataError, match=r"query 1 .*float32"):
+    with pytest.raises(DataError, match=r"queries\[1\] .*float32"):
         index.search(queries, 3)
 
 

@@ -221,7 +221,7 @@ def test_tables_in_files_are_taken_too(tmp_path: Path) -> None:
         ({"interactions": {"user": ["a"], "item": ["s01"], "rating": [1]}}, "nobody likes", 'columns={"rating": "-"}'),
         (
             {"users": {"user": ["a", "b", "a"], "vector": VECTORS[:3]}},
-            "row 3, column user: 'a' is also in row 1",
+            "[2], column user: 'a' is also at [0]",
             "mend",
         ),
     ],
@@ -251,7 +251,7 @@ def test_what_cannot_be_used_is_refused() -> None:
         Recommender.from_arrays(VECTORS, config=7)
     wrong = VECTORS.copy()
     wrong[3] = 0
-    with pytest.raises(DataError, match="the titles: row 4, column vector: is all zero"):
+    with pytest.raises(DataError, match=r"the titles\[3\], column vector: is all zero"):
         Recommender.from_arrays(wrong)
 
 

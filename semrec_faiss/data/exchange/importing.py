@@ -132,8 +132,8 @@ def _check_unit(block: NDArray[np.float32], first: int, name: str) -> None:
     wrong = np.flatnonzero(np.abs(norms - 1) > UNIT_TOLERANCE)
     if len(wrong):
         raise DataError(
-            f"{name} ranks by euclidean distance and vector {first + wrong[0]} has length {norms[wrong[0]]:.4g}: inner"
-            " products rank the same only where every vector has length 1",
+            f"{name} ranks by euclidean distance and vectors[{first + wrong[0]}] has length {norms[wrong[0]]:.4g}:"
+            " inner products rank the same only where every vector has length 1",
             fix="import a file of angular distance",
         )
 
@@ -150,5 +150,7 @@ def float32_blocks(vectors: Any) -> Iterator[tuple[int, NDArray[np.float32]]]:
         try:
             block = np.ascontiguousarray(vectors[first : first + step], dtype=np.float32)
         except HDF5_ERRORS as error:
-            raise DataError(f"vectors {first} and on cannot be read: {error}", fix="copy the file again") from error
+            raise DataError(
+                f"vectors[{first}] and those after it cannot be read: {error}", fix="copy the file again"
+            ) from error
         yield first, block

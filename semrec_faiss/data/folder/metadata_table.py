@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -29,8 +29,13 @@ INTEGERS = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
 _TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE")
 _IDS = ("VARCHAR", "UUID", *INTEGERS)
 
-Note = Callable[[int, str, str], None]
-"""Takes a row from 0, a column and what is wrong there."""
+
+class Note(Protocol):
+    """Takes a row from 0, a column and what is wrong there; what repeats was ``first`` there."""
+
+    def __call__(self, row: int, column: str, what: str, *, first: int | None = None) -> None:
+        """Take note of it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,9 @@ def inspect_table(
     """
     noted: list[str] = []
 
-    def note(row: int, column: str, what: str) -> None:
-        noted.append(f"{path}: row {row + 1:,}, column {column}: {what}")
+    def note(row: int, column: str, what: str, *, first: int | None = None) -> None:
+        also = "" if first is None else f" in row {first + 1:,}"
+        noted.append(f"{path}: row {row + 1:,}, column {column}: {what}{also}")
 
     recipe, schema = read_recipe(path)
     found, count = checked_table(
@@ -294,5 +300,5 @@ def _note_repeats(connection: DuckDBPyConnection, file: str, column: str, note: 
         if first.setdefault(media_id, row) != row:
             count += 1
             if count <= SHOWN:
-                note(int(row), column, f"{quoted(media_id)} is also in row {first[media_id] + 1:,} of the table")
+                note(int(row), column, f"{quoted(media_id)} is also", first=first[media_id])
     return count

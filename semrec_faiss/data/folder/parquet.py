@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semrec_faiss.data.folder.database import literal_path, quoted_text
+from semrec_faiss.data.folder.odd_row import Place
 from semrec_faiss.errors import DataError, NotFoundError
 from semrec_faiss.paths import refuse_special
 
@@ -63,6 +64,28 @@ def _check_format(path: Path) -> None:
 def is_aside(inner: Path) -> bool:
     """Tell whether a path inside a folder is what writers put beside its parts: ``_SUCCESS``, ``.crc`` files."""
     return any(part.startswith(("_", ".")) for part in inner.parts)
+
+
+def row_place(path: Path) -> Place:
+    """Return what says where a row of a table is: in which file, and the how manieth there.
+
+    Args:
+        path: the file, or a folder of Parquet parts.
+    """
+
+    def place(row: int) -> str:
+        if not path.is_dir():
+            return f"{path}: row {row + 1:,}"
+        from pyarrow.parquet import read_metadata
+
+        for part in parquet_parts(path):
+            rows = read_metadata(part).num_rows
+            if row < rows:
+                return f"{part}: row {row + 1:,}"
+            row -= rows
+        raise AssertionError("the row is in one of the parts")
+
+    return place
 
 
 def parquet_source(path: Path, *, numbered: bool = False) -> str:

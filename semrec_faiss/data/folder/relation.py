@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from semrec_faiss.data.folder.parquet import parquet_source
+from semrec_faiss.data.folder.parquet import parquet_source, row_place
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -21,6 +21,10 @@ class Relation(Protocol):
     @property
     def name(self) -> Path | str:
         """Where they are from, for messages."""
+        ...
+
+    def place(self, row: int) -> str:
+        """Say where a row is, counted from 0."""
         ...
 
     def sql(self, connection: DuckDBPyConnection, *, numbered: bool = False) -> str:
@@ -44,6 +48,10 @@ class ParquetRelation:
     def name(self) -> Path | str:
         """Where the rows are from, for messages."""
         return self.told or self.path
+
+    def place(self, row: int) -> str:
+        """Say in which file a row is, and its number there, from 1."""
+        return f"{self.told}: row {row + 1:,}" if self.told else row_place(self.path)(row)
 
     def sql(self, connection: DuckDBPyConnection, *, numbered: bool = False) -> str:
         """Return ``read_parquet(…)``; raises DataError for a folder that is none of parts."""

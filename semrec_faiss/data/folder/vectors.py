@@ -161,7 +161,7 @@ def _all_told(error: DataError, vectors: NDArray[Any]) -> DataError:
     more = ", …" if len(rows) > _ROWS_SHOWN else ""
     listed = ", ".join(map(str, rows[:_ROWS_SHOWN]))
     return DataError(
-        f"{error.message}\n{len(rows):,} vectors are not finite or all zero, those of rows {listed}{more}",
+        f"{error.message}\n{len(rows):,} vectors are not finite or all zero, those at [{listed}{more}]",
         fix="make these vectors again, or remove them together with their entries in the file beside them",
     )
 
@@ -191,17 +191,17 @@ def _check_row(largest: float, row: NDArray[np.float64], number: int, path: Path
     if not np.isfinite(largest):
         column = int(np.flatnonzero(~np.isfinite(row))[0])
         raise DataError(
-            f"{path}: row {number} holds {row[column]} at position {column}; every value must be finite",
+            f"{path}[{number}, {column}] is {row[column]}; every value must be finite",
             fix="make that vector again, or remove it together with its entry in the file beside it.",
         )
     if largest == 0.0:
         raise DataError(
-            f"{path}: row {number} is all zero; a vector without direction is similar to nothing",
+            f"{path}[{number}] is all zero; a vector without direction is similar to nothing",
             fix="make that vector again, or remove it together with its entry in the file beside it.",
         )
     if check_float32 and not _FLOAT32_TINY <= largest <= _FLOAT32_MAX:
         raise DataError(
-            f"{path}: row {number} has {largest:g} as its largest magnitude, which float32 cannot hold "
+            f"{path}[{number}] has {largest:g} as its largest magnitude, which float32 cannot hold "
             f"({_FLOAT32_TINY:.2g} to {_FLOAT32_MAX:.2g})",
             fix="use normalize: true, or scale the vectors.",
         )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from semrec_faiss.data.folder.csv_lines import check_csv_lines, delimiter_of
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
-from semrec_faiss.data.folder.parquet import parquet_source
-from semrec_faiss.errors import DataError, NotFoundError, UsageError, quoted
+from semrec_faiss.data.folder.odd_row import OddRow, first_odd_row
+from semrec_faiss.data.folder.parquet import parquet_source, row_place
+from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.paths import refuse_special
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class _Texts:
     def number(self, column: str) -> str:
         """Return the SQL of a column of numbers; raises DataError where one is none."""
         if (odd := self._odd(column, _NUMBER)) is not None:
-            raise self._refused(column, quoted(odd), "is not a number", "write numbers, such as 4.5")
+            raise self._refused(column, odd, "a number is expected", "write numbers, such as 4.5")
         return f"{_filled(column)}::DOUBLE"
 
     def time(self, column: str) -> str:
@@ -134,26 +135,28 @@ class _Texts:
             return f"{_filled(column)}::{'BIGINT' if self._odd(column, _WHOLE) is None else 'DOUBLE'}"
         if (time := self._odd(column, _TIME)) is None:
             return f"epoch({_filled(column)}::TIMESTAMPTZ)::BIGINT"
-        told, what = f"{quoted(number)} and {quoted(time)}", "are not all seconds, nor all times"
+        odd, what = (
+            max(number, time, key=lambda one: one.row),
+            "the rows above have the other kind: seconds in all, or times in all, are expected",
+        )
         if (neither := self._odd(column, f"({_NUMBER}) OR ({_TIME})")) is not None:
-            told, what = quoted(neither), "is neither seconds nor a time with its year first"
+            odd, what = neither, "seconds or a time with its year first are expected"
         fix = "write whole seconds since 1970, or times such as 2020-01-31 12:00:00"
-        raise self._refused(column, told, what, fix)
+        raise self._refused(column, odd, what, fix)
 
     def check_whole(self, column: str) -> None:
         """Raise DataError where a column holds something else than whole numbers from 0 on."""
         if (odd := self._odd(column, _WHOLE)) is not None:
-            raise self._refused(column, quoted(odd), "is no whole number", "write the ids as MovieLens has them")
+            raise self._refused(column, odd, "a whole number is expected", "write the ids as MovieLens has them")
 
-    def _odd(self, column: str, test: str) -> str | None:
-        """Return the first text that fails a test; None where all pass."""
+    def _odd(self, column: str, test: str) -> OddRow | None:
+        """Return the first row whose text fails a test; None where all pass."""
         filled = _filled(column)
-        sql = f"SELECT {filled} FROM {self._rows} WHERE {filled} IS NOT NULL AND NOT ({test.format(filled)}) LIMIT 1"
-        found = self._connection.execute(sql).fetchall()
-        return found[0][0] if found else None
+        failed = f"{filled} IS NOT NULL AND NOT ({test.format(filled)})"
+        return first_odd_row(self._connection, self._rows, filled, failed)
 
-    def _refused(self, column: str, told: str, what: str, fix: str) -> DataError:
-        return DataError(f"{self._source}: the column {column} holds {told}, which {what}", fix=fix)
+    def _refused(self, column: str, odd: OddRow, what: str, fix: str) -> DataError:
+        return DataError(f"{odd.told(row_place(self._source), column)}; {what}", fix=fix)
 
 
 def _filled(column: str) -> str:

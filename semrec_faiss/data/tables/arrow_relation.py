@@ -33,6 +33,10 @@ class ArrowRelation:
         schema = pa.schema([field.with_type(_as_in_parquet(field.type)) for field in table.schema])
         return cls(name, table if schema.equals(table.schema) else table.cast(schema))
 
+    def place(self, row: int) -> str:
+        """Say where a row is, as Python counts."""
+        return f"{self.name}[{row}]"
+
     def sql(self, connection: DuckDBPyConnection, *, numbered: bool = False) -> str:
         """Let the connection see the table, and return its name there."""
         table = self.table

@@ -83,7 +83,9 @@ def gather_histories(table: Table, wish: HistoryWish, catalog: Catalog, users: G
     held = _whole(table, mistakes)
     mistakes.raise_all(table.name)
     rows = ArrowRelation.of(table.name, held.select(list(by_part.values())).rename_columns(list(by_part)))
-    with interactions(rows, table.name, catalog, None if users is None else users.ids, wish.time_unit) as found:
+    with interactions(
+        rows, table.name, mistakes.place, catalog, None if users is None else users.ids, wish.time_unit
+    ) as found:
         seen = ArrowRelation(table.name, found.seen())
         ids = found.user_ids() if users is None else users.ids
         profile = wish.profile or default_profile(has_times=found.times is not None)
@@ -97,7 +99,7 @@ def gather_histories(table: Table, wish: HistoryWish, catalog: Catalog, users: G
 def _whole(table: Table, mistakes: Mistakes) -> Any:
     if not isinstance(table, MemoryTable):
         return pa.Table.from_batches(table.batches(mistakes), table.schema)
-    mistakes.begin(table.name, 0)
+    mistakes.begin_array(table.name)
     return table.table
 
 

@@ -137,7 +137,7 @@ def write_histories(
     mistakes = Mistakes()
     _stage(table, raw, columns.by_part, mistakes, progress)
     mistakes.raise_all(table.name)
-    with interactions(ParquetRelation(raw), table.name, catalog, users, wish.time_unit) as found:
+    with interactions(ParquetRelation(raw), table.name, mistakes.place, catalog, users, wish.time_unit) as found:
         found.write_seen(folder / SEEN)
         ids, counts, times = found.user_ids(), found.counts(), found.times
     raw.unlink()

@@ -247,10 +247,10 @@ class _Vectors:
             self._mistakes.note_text(f"{counted}; they must be of the same titles in the same order")
             return
         beside = Mistakes()
-        beside.begin(str(self._path), 0)
+        beside.begin_array(str(self._path))
         for first in range(0, rows, BATCH_ROWS):
             block = np.asarray(mapped[first : first + BATCH_ROWS])
-            note_unusable(block, first, "vector", beside)
+            note_unusable(block, first, None, beside)
             self._npy.write(block)
         self._mistakes.take(beside)
 

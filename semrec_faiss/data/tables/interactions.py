@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from semrec_faiss.arrays import Mask
 from semrec_faiss.data.folder.database import first_line, quoted_name, session
 from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
+from semrec_faiss.data.folder.odd_row import Place, first_odd_row
 from semrec_faiss.data.folder.relation import ROW_NUMBER, Relation
 from semrec_faiss.data.tables.columns import HISTORY_PARTS
 from semrec_faiss.data.tables.times import find_times
@@ -29,13 +30,19 @@ _BATCH_ROWS = 1 << 17
 
 @contextmanager
 def interactions(
-    rows: Relation, name: str, catalog: Catalog, users: Sequence[str] | None, time_unit: str | None
+    rows: Relation,
+    name: str,
+    place: Place,
+    catalog: Catalog,
+    users: Sequence[str] | None,
+    time_unit: str | None,
 ) -> Iterator[Interactions]:
     """Look at interactions whose columns are named by their parts.
 
     Args:
         rows: the columns user and item, and rating and time where there are any.
         name: the table, for messages.
+        place: says where a row of it is.
         catalog: the titles.
         users: ids of those that count; None: everybody.
         time_unit: of the times; None where it is to be told from the values.
@@ -48,7 +55,7 @@ def interactions(
     try:
         with session() as connection:
             connection.register("titles", {"id": catalog.all_media_ids()})
-            yield Interactions(connection, name, rows, users, time_unit)
+            yield Interactions(connection, name, place, rows, users, time_unit)
     except (duckdb.Error, pa.ArrowException, UnicodeError) as error:
         raise DataError(f"{name} cannot be read: {first_line(error)}", fix="mend it, or map other columns") from error
 
@@ -61,10 +68,17 @@ class Interactions:
     """
 
     def __init__(
-        self, connection: DuckDBPyConnection, name: str, rows: Relation, users: Sequence[str] | None, unit: str | None
+        self,
+        connection: DuckDBPyConnection,
+        name: str,
+        place: Place,
+        rows: Relation,
+        users: Sequence[str] | None,
+        unit: str | None,
     ) -> None:
         self._connection = connection
         self._name = name
+        self._place = place
         self._file = rows.sql(connection)
         self._numbered = rows.sql(connection, numbered=True)
         held = connection.sql(f"FROM {self._file}")
@@ -76,21 +90,24 @@ class Interactions:
         self._types: dict[str, str | None] = {part: found.get(part) for part in HISTORY_PARTS}
         for part in ("user", "item"):
             if found[part].startswith(("FLOAT", "DOUBLE")):
-                told_apart = 2**24 if found[part].startswith("FLOAT") else 2**53
-                whole = f"coalesce(TRY_CAST({part} AS HUGEINT) = {part} AND abs({part}) < {told_apart}, false)"
-                odd = self._one(f"SELECT count(*) FROM {self._file} WHERE {part} IS NOT NULL AND NOT ({whole})")
-                if odd:
-                    raise DataError(
-                        f"{name}: column {part} holds {odd:,} numbers that are not whole ids of less than"
-                        f" {told_apart:,}, from where on floats do not tell them apart",
-                        fix=f"write them as whole numbers or texts, or map another column: --map {part}=COLUMN",
-                    )
+                self._check_whole(part, 2**24 if found[part].startswith("FLOAT") else 2**53)
         self._ids = {part: _id_of(part, found[part]) for part in ("user", "item")}
         self._complete = " AND ".join(f"{sql} IS NOT NULL AND {sql} <> ''" for sql in self._ids.values())
         if users is not None:
             connection.register("people", {"id": np.array(users, dtype=object)})
             self._complete += f" AND {self._ids['user']} IN (SELECT id FROM people)"
-        self.times = find_times(connection, self._file, name, self._types["time"], unit)
+        self.times = find_times(connection, self._file, place, self._types["time"], unit)
+
+    def _check_whole(self, part: str, told_apart: int) -> None:
+        """Refuse an id of floats that is no whole number of less than ``told_apart``."""
+        whole = f"coalesce(TRY_CAST({part} AS HUGEINT) = {part} AND abs({part}) < {told_apart}, false)"
+        odd = first_odd_row(self._connection, self._file, part, f"{part} IS NOT NULL AND NOT ({whole})")
+        if odd is not None:
+            raise DataError(
+                f"{odd.told(self._place, part)}; an id is a whole number of less than {told_apart:,}, from where on"
+                " floats do not tell them apart",
+                fix=f"write them as whole numbers or texts, or map another column: --map {part}=COLUMN",
+            )
 
     def seen(self) -> Any:
         """Return what was kept as an Arrow table, in order."""
@@ -166,10 +183,10 @@ class Interactions:
     def _rating(self) -> str:
         raw = f"nullif(trim({quoted_name('rating')}::VARCHAR), '')"
         wrong = f"{raw} IS NOT NULL AND TRY_CAST({raw} AS DOUBLE) IS NULL"
-        found = self._connection.execute(f"SELECT {raw} FROM {self._file} WHERE {wrong} LIMIT 3").fetchall()
-        if found:
+        odd = first_odd_row(self._connection, self._file, raw, wrong)
+        if odd is not None:
             raise DataError(
-                f"{self._name}: column rating holds {', '.join(repr(one) for (one,) in found)}, which is not a number",
+                f"{odd.told(self._place, 'rating')}; a number is expected",
                 fix="map another column: --map rating=COLUMN, or --map rating=- where there are no ratings",
             )
         number = f"TRY_CAST({raw} AS DOUBLE)"

@@ -39,7 +39,7 @@ class MemoryTable:
 
     def batches(self, mistakes: Mistakes) -> Iterator[Any]:
         """Yield it in record batches."""
-        mistakes.begin(self.name, 0)
+        mistakes.begin_array(self.name)
         yield from (batch for batch in self.table.to_batches(max_chunksize=BATCH_ROWS) if batch.num_rows)
 
 

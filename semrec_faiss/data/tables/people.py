@@ -94,9 +94,11 @@ def read_users(table: Table, columns: Mapping[str, str], take: Callable[[NDArray
         found = reader.read(batch.column(vector), len(ids))
         for row, user in enumerate(batch.column(who).to_pylist(), start=len(ids)):
             ids.append(_as_text(user))
-            problem = _unfit(user) or _problem(ids[-1], first.setdefault(ids[-1], row), row)
-            if problem:
+            before = first.setdefault(ids[-1], row)
+            if problem := _unfit(user) or ("" if ids[-1].strip() else "is empty"):
                 mistakes.note(row, who, problem)
+            elif before != row:
+                mistakes.note(row, who, f"{quoted(ids[-1])} is also", first=before)
         if len(found):
             take(found)
     mistakes.raise_all(table.name)
@@ -121,9 +123,3 @@ def _unfit(user: Any) -> str:
         return f"{user} is not a whole number"
     too_large = isinstance(user, float) and abs(user) >= 2**53
     return f"{user:.0f} is a float, and these do not tell whole numbers of that size apart" if too_large else ""
-
-
-def _problem(user: str, first: int, row: int) -> str:
-    if not user.strip():
-        return "is empty"
-    return "" if first == row else f"{quoted(user)} is also in row {first + 1:,} of the table"

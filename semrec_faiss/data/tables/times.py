@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from semrec_faiss.data.folder.odd_row import Place, first_odd_row
 from semrec_faiss.data.seen_checks import YEAR_2100, date_of
-from semrec_faiss.errors import DataError, quoted
+from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -38,9 +39,16 @@ class Times:
 
 
 def find_times(
-    connection: DuckDBPyConnection, file: str, name: str, kind: str | None, unit: str | None
+    connection: DuckDBPyConnection, file: str, place: Place, kind: str | None, unit: str | None
 ) -> Times | None:
     """Tell what the column ``time`` of ``file`` counts in; None where there is no such column, or it is empty.
+
+    Args:
+        connection: that reads it.
+        file: its SQL.
+        place: says where a row of it is.
+        kind: the type of the column; None without one.
+        unit: what it counts in, where that is said.
 
     Raises:
         DataError: some rows have no time, one that is none, or some that fit no one unit.
@@ -61,36 +69,37 @@ def find_times(
     if not some and not _one(connection, f"SELECT count(time) FROM {file}"):
         return None
     if some < rows:
-        numbered = f"SELECT row_number() OVER () AS row, time::VARCHAR AS held, {raw} AS told FROM {file}"
-        row, held = connection.execute(
-            f"SELECT row, held FROM ({numbered}) WHERE told IS NULL ORDER BY row LIMIT 1"
-        ).fetchall()[0]
+        odd = first_odd_row(connection, file, "time", f"({raw}) IS NULL")
+        assert odd is not None, "there are such rows"
         raise DataError(
-            f"{name}: {rows - some:,} of {rows:,} rows have no time, or one that is none;"
-            f" the first is row {row:,}, {'without one' if held is None else f'of {quoted(held)}'}",
+            f"{odd.told(place, 'time')}; every row needs one, in seconds since 1970 or as a date",
             fix="give every row one, or say --map time=- to do without times",
         )
     if not number:
         return Times("dates", date_of(int(low)), date_of(int(high)), f"({raw})")
-    return _counted(connection, file, name, raw, int(low), int(high), unit)
+    return _counted(connection, file, place, raw, int(low), int(high), unit)
 
 
 def _counted(
-    connection: DuckDBPyConnection, file: str, name: str, raw: str, low: int, high: int, unit: str | None
+    connection: DuckDBPyConnection, file: str, place: Place, raw: str, low: int, high: int, unit: str | None
 ) -> Times:
     found = unit or next((each for each, number in TIME_UNITS.items() if high // number < YEAR_2100), None)
     if found is None or low < 0 or high // TIME_UNITS[found] >= YEAR_2100:
+        limit = YEAR_2100 * TIME_UNITS[found or "ns"]
+        odd = first_odd_row(connection, file, raw, f"({raw}) NOT BETWEEN 0 AND {limit - 1}")
+        assert odd is not None, "one of these is the first or the last"
         raise DataError(
-            f"{name}: times go from {low:,} to {high:,}, which lies outside 1970 to 2100 in any unit",
+            f"{odd.told(place, 'time')}; that is outside 1970 to 2100"
+            f" {f'as {_SPOKEN[found]}' if found else 'in any unit'}, and times go from {low:,} to {high:,}",
             fix="map another column: --map time=COLUMN, or --map time=- to do without times",
         )
     divisor = TIME_UNITS[found]
     if unit is None:
-        early = _one(connection, f"SELECT count(*) FROM {file} WHERE {raw} < {_YEAR_1973 * divisor}")
-        if early:
+        early = first_odd_row(connection, file, raw, f"({raw}) < {_YEAR_1973 * divisor}")
+        if early is not None:
             raise DataError(
-                f"{name}: times go from {low:,} to {high:,}; as {_SPOKEN[found]} since 1970, {early:,} rows lie before"
-                " 1973, which looks like several units, or another one",
+                f"{early.told(place, 'time')}; as {_SPOKEN[found]} since 1970 that is before 1973, and times go from"
+                f" {low:,} to {high:,}, which looks like several units, or another one",
                 fix=f"say which it is: --time-unit {found}, or --map time=- to do without times",
             )
     days = date_of(low // divisor), date_of(high // divisor)

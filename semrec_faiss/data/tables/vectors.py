@@ -78,7 +78,7 @@ class VectorReader:
 
 
 def note_unusable(
-    vectors: NDArray[Any], first: int, column: str, mistakes: Mistakes, rows: NDArray[np.int64] | None = None
+    vectors: NDArray[Any], first: int, column: str | None, mistakes: Mistakes, rows: NDArray[np.int64] | None = None
 ) -> NDArray[np.bool_]:
     """Note vectors (n, dim) not finite or all zero, row ``rows[i]`` after ``first``; return bool (n,): of use."""
     finite = np.isfinite(vectors).all(axis=1)

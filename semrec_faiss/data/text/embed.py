@@ -262,7 +262,8 @@ def _unit_rows(vectors: NDArray[np.float32], count: int, start: int) -> NDArray[
     if wrong.size:
         row = int(wrong[0])
         raise DataError(
-            f"the text model gave row {start + row} a vector of length {lengths[row]}; it must be finite and not zero"
+            f"the text model gave row {start + row + 1:,} a vector of length {lengths[row]}; it must be finite and not"
+            " zero"
         )
     unit: NDArray[np.float64] = vectors / lengths[:, None]
     return unit.astype(np.float32)

@@ -80,7 +80,7 @@ def check_products(block: Vectors, first: int, path: Path | str) -> float:
     row = int(squares.argmax())
     if squares[row] > np.finfo(np.float32).max:
         raise DataError(
-            f"{path}: row {first + row} has length {math.sqrt(squares[row]):.4g}; from {LONGEST:.4g} on, scores"
+            f"{path}[{first + row}] has length {math.sqrt(squares[row]):.4g}; from {LONGEST:.4g} on, scores"
             " overflow float32 and titles can no longer be told apart",
             fix="set index.normalize: true, or divide all vectors by one number",
         )

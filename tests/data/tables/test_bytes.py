@@ -79,7 +79,7 @@ def test_ids_that_are_bytes_are_refused(tmp_path: Path, make_folder: Callable[..
     users = pa.table({"user_id": pa.array([b"u", b"v"]), "vector": pa.array(VECTORS[:2].tolist())})
     with pytest.raises(DataError) as caught:
         Recommender.from_arrays(VECTORS, SONGS, users=users)
-    assert "row 1, column user_id: is b'u'; a text or a whole number is expected" in caught.value.message
+    assert "[0], column user_id: is b'u'; a text or a whole number is expected" in caught.value.message
     pq.write_table(pa.table({"user_id": [b"u"], "media_id": ["a"]}), tmp_path / "seen.parquet")
     assert "column user_id has type BLOB" in refusal(lambda: write_seen(tmp_path / "seen.parquet", tmp_path / "out"))
     made = make_folder(tmp_path / "data", titles=20, dim=4, users=2)
@@ -115,7 +115,9 @@ def test_floats_that_no_longer_tell_ids_apart_are_none(part: str, dtype: str, le
     plays = {"user": [float(least - 1), 7.0], "item": [float(least - 1), 7.0]}
     known = {name: np.array(ids, dtype) for name, ids in plays.items()}
     assert len(Recommender.from_arrays(VECTORS, numbered, interactions=known).recommend(str(least - 1), 3)) == 2
-    with pytest.raises(DataError, match=f"column {part} holds 1 numbers that are not whole ids of less than {least:,}"):
+    with pytest.raises(
+        DataError, match=rf"interactions\[0\] has the {part} .*; an id is a whole number of less than {least:,}"
+    ):
         Recommender.from_arrays(
             VECTORS, numbered, interactions=known | {part: np.array([float(STEAM), least - 1], dtype)}
         )
@@ -163,7 +165,7 @@ def test_ids_as_databases_and_frames_have_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="column user_id has type DOUBLE"):  # was a row of an unknown user, "7.0"
         update_index(index, Change(seen=tmp_path / "seen.parquet"))
     for number in (float("nan"), float("inf"), 7.5, 1e300):
-        with pytest.raises(DataError, match="column user holds 1 numbers that are not whole ids"):
+        with pytest.raises(DataError, match=r"interactions\[0\] has the user .*; an id is a whole number"):
             Recommender.from_arrays(VECTORS, SONGS, interactions={"user": np.array([number, 7.0]), "item": ["a", "b"]})
 
 

@@ -96,7 +96,7 @@ def test_what_was_done_stays_in_its_order(tmp_path: Path, titles: int) -> None:
     pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=2_048)
     for source in (ParquetRelation(tmp_path / "rows.parquet"), ArrowRelation(told, rows)):
         for users, kept in ((None, order), (["u2", "u5"], order[np.isin(order % 7, (2, 5))])):
-            with interactions_of(source, told, catalog, users, None) as found:
+            with interactions_of(source, told, source.place, catalog, users, None) as found:
                 found.write_seen(tmp_path / "seen.parquet")
                 held = found.seen()
             assert held["rating"].to_pylist() == kept.tolist()
@@ -165,16 +165,20 @@ def test_units_of_time_are_told_apart_and_said(tmp_path: Path, times: list[Any],
 
 
 def test_times_of_two_units_or_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1 rows lie before 1973"):
-        made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 6 + [NOW])))
     with pytest.raises(
-        DataError, match="2 of 7 rows have no time, or one that is none; the first is row 6, without one"
+        DataError, match=r"i\.parquet: row 7 has the time 1600000000; as milliseconds since 1970 that is before 1973"
     ):
+        made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 6 + [NOW])))
+    with pytest.raises(DataError, match=r"i\.parquet: row 6 has no time, the first of 2 such rows"):
         made(tmp_path, interactions(tmp_path, pa.array([NOW] * 5 + [None] * 2)))
-    with pytest.raises(DataError, match="1 of 7 rows have no time, or one that is none; the first is row 4, of 'soon'"):
+    with pytest.raises(DataError, match=r"i\.parquet: row 4 has the time 'soon'; every row"):
         made(tmp_path, interactions(tmp_path, pa.array([str(NOW)] * 3 + ["soon"] + [str(NOW)] * 3)))
     with pytest.raises(DataError, match="outside 1970 to 2100"):
         made(tmp_path, interactions(tmp_path, pa.array([-5] * 7)))
+    with pytest.raises(
+        DataError, match=r"i\.parquet: row 1 has the time 1600000000000, the first of 7 .* outside .* as seconds, and"
+    ):
+        made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 7)), time_unit="s")
     found = made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 6 + [NOW])), time_unit="ms")
     assert found.times is not None and found.times.first == "1970-01-19"
 
@@ -184,7 +188,7 @@ def test_csv_of_other_names_is_mapped_and_mistakes_are_told(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="no column can be guessed for user; no column can be guessed for item"):
         made(tmp_path, tmp_path / "i.csv")
     wish = {"user": "wer", "item": "was", "rating": "sterne"}
-    with pytest.raises(DataError, match="column rating holds 'vier', which is not a number"):
+    with pytest.raises(DataError, match=r"i\.csv: row 2 has the rating 'vier'; a number is expected"):
         made(tmp_path, tmp_path / "i.csv", columns=wish)
     assert made(tmp_path, tmp_path / "i.csv", columns=wish | {"rating": "-"}).users == 2
     assert json.loads((tmp_path / "data/users/user_ids.json").read_text()) == ["01", "02"]

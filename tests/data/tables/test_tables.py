@@ -305,7 +305,7 @@ def test_mistakes_are_told_all_at_once_with_file_row_and_column(tmp_path: Path) 
         f"{parts}/part-0.parquet: row 3, column title: is null",
         f"{parts}/part-0.parquet: row 3, column v: holds NaN or infinity",
         f"{parts}/part-1.parquet: row 1, column v: is all zero",
-        f"{parts}/part-1.parquet: row 2, column id: 'a' is also in row 1 of the table",
+        f"{parts}/part-1.parquet: row 2, column id: 'a' is also in row 1 of {parts}/part-0.parquet",
         f"{parts}/part-1.parquet: row 3, column id: is empty",
         f"{parts}/part-1.parquet: row 4, column v: has 7 dimensions, the first vector has 8",
     ]
@@ -351,6 +351,8 @@ def test_a_npy_beside_a_table_holds_its_vectors(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "data/media/content_vectors.npy"), vectors(dtype="float16"))
     np.save(tmp_path / "p.npy", vectors(COUNT - 1))
     assert "has 59 vectors, the table has 60 rows" in refusal(tmp_path / "p.parquet", tmp_path / "no").message
+    np.save(tmp_path / "p.npy", vectors() * (np.arange(COUNT) != 7)[:, None])
+    assert refusal(tmp_path / "p.parquet", tmp_path / "no").message == f"{tmp_path}/p.npy[7]: is all zero"
     pq.write_table(products(), tmp_path / "p.parquet")
     assert isinstance(refusal(tmp_path / "p.parquet", tmp_path / "no"), UsageError)
 

@@ -87,16 +87,16 @@ def test_interactions_to_learn_of(tmp_path: Path, content: bytes, says: str) -> 
         (
             "4",
             "03/04/2020",
-            "holds '03/04/2020', which is neither seconds nor a time with its year first",
+            "row 25,001 has the timestamp '03/04/2020'; seconds or a time with its year first",
         ),
-        ("4", "03/04/2020 10:00:00", "column timestamp holds '03/04/2020 10:00:00', which is neither"),
-        ("4", "2020-02-30", "column timestamp holds '2020-02-30', which is neither"),
-        ("4", "epoch", "column timestamp holds 'epoch', which is neither"),
-        ("4", "2020-01-01", "column timestamp holds '2020-01-01' and '1500000000', which are not all seconds"),
-        ("good", "1500000000", "column rating holds 'good', which is not a number"),
-        ("3,5", "1500000000", "column rating holds '3,5', which is not a number"),
-        ("1_000", "1500000000", "column rating holds '1_000', which is not a number"),
-        ("true", "1500000000", "column rating holds 'true', which is not a number"),
+        ("4", "03/04/2020 10:00:00", "row 25,001 has the timestamp '03/04/2020 10:00:00'; seconds or"),
+        ("4", "2020-02-30", "row 25,001 has the timestamp 2020-02-30; seconds or"),
+        ("4", "epoch", "row 25,001 has the timestamp 'epoch'; seconds or"),
+        ("4", "2020-01-01", "row 25,001 has the timestamp 2020-01-01; the rows above have the other kind"),
+        ("good", "1500000000", "row 25,001 has the rating 'good'; a number"),
+        ("3,5", "1500000000", "row 25,001 has the rating '3,5'; a number"),
+        ("1_000", "1500000000", "row 25,001 has the rating '1_000'; a number"),
+        ("true", "1500000000", "row 25,001 has the rating 'true'; a number"),
         ('x"', "1500000000", None),
     ],
 )
@@ -120,7 +120,7 @@ def test_times_to_learn_of_are_seconds_in_utc(tmp_path: Path) -> None:
     write_seen(tmp_path / "plays.csv", tmp_path / "seen.parquet")
     assert pq.read_table(tmp_path / "seen.parquet")["timestamp"].to_pylist() == [1_577_836_800] * 4 + [None]
     (tmp_path / "plays.csv").write_text("userId,movieId\n1.5,1\n")
-    with pytest.raises(DataError, match=r"column userId holds '1\.5', which is no whole number"):  # once user 2
+    with pytest.raises(DataError, match=r"row \d has the userId 1\.5; a whole number"):  # once user 2
         write_seen(tmp_path / "plays.csv", tmp_path / "seen.parquet")
 
 

@@ -310,8 +310,8 @@ def test_a_field_without_text_names_file_and_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (np.zeros((4, DIM)), "length 0.0 for row 4|row 4 a vector of length 0.0"),
-        (np.full((4, DIM), np.nan), "row 4 a vector of length nan"),
+        (np.zeros((4, DIM)), "length 0.0 for row 5|row 5 a vector of length 0.0"),
+        (np.full((4, DIM), np.nan), "row 5 a vector of length nan"),
         (np.ones((3, DIM)), r"shape \(3, 12\) for 4 texts"),
         (np.ones(DIM), r"shape \(12,\) for 4 texts"),
     ],

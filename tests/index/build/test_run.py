@@ -369,8 +369,8 @@ def _truncated(root: Path) -> None:
     ("spoil", "told"),
     [
         (_no_lines, ["99", "100", "metadata.jsonl"]),
-        (_one_nan, ["row 37", "content_vectors.npy"]),
-        (_one_zero_user, ["row 3", "preference_vectors.npy"]),
+        (_one_nan, ["content_vectors.npy[37"]),
+        (_one_zero_user, ["preference_vectors.npy[3]"]),
         (_other_dim, ["7", "16", "preference_vectors.npy"]),
         (_unknown_seen, ["seen.parquet"]),
         (_truncated, ["content_vectors.npy", "truncated"]),

@@ -49,7 +49,7 @@ def test_several_answer_as_one_does(layout: Any, monkeypatch: pytest.MonkeyPatch
     found, expected = (its.search_given(queries * 3.0, 0, 12, normalize=True) for its in (several, one))
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_array_equal(found.scores.view(np.int32), expected.scores.view(np.int32))
-    with pytest.raises(DataError, match=r"query 41 .*zeros"):
+    with pytest.raises(DataError, match=r"queries\[41\] .*zeros"):
         several.search_given(queries * [[1.0], [0.0]], 40, 12, normalize=True)
     with pytest.raises(UsageError, match="k is 702"):
         several.search(queries, 702)

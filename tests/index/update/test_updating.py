@@ -543,7 +543,7 @@ def test_ids_that_end_in_nul_characters_are_their_own_while_their_titles_are_not
         (None, False, "nothing.parquet"),
         ([("nobody", "m00007", 4.0, 9)], False, "rows whose user_id no user has: 1"),
         ([("u1", "m00007", 4.0, 9), ("nobody", "m00007", 4.0, 9)], True, "'nobody'"),
-        ([("u1", "m00007", 4.0, 5_000_000_000)], False, "a timestamp is 5,000,000,000"),
+        ([("u1", "m00007", 4.0, 5_000_000_000)], False, "row 1 has the timestamp 5000000000"),
     ],
 )
 def test_a_dry_run_raises_what_the_update_would_of_what_users_have_seen(
