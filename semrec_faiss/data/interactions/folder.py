@@ -196,5 +196,5 @@ def _write_vectors(made: Path, vectors: Vectors, history: History, settings: Lea
         writer.write(vectors)
     shape = (len(history.offsets) - 1, vectors.shape[1])
     with (made / USER_VECTORS).open("wb") as file, NpyWriter(file, shape, np.float32) as writer:
-        for _, block in user_vectors(history, vectors, settings.profile):
+        for _, block, _ in user_vectors(history, vectors, settings.profile):
             writer.write(block)

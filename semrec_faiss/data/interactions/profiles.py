@@ -20,6 +20,9 @@ SECONDS_A_DAY = 86_400.0
 BLOCK_USERS = 8192
 """Users whose vectors are made at once."""
 
+CANCELLED = 1e-6
+"""What float32's rounding leaves of the mean of titles that cancel out, in proportion to theirs."""
+
 
 def profile_weights(history: History, profile: Profile) -> Values:
     """Weigh what users have seen: float64 (n,), as ``history.rows``.
@@ -104,16 +107,11 @@ def weight_matrix(history: History, weights: Values, titles: int) -> csr_matrix[
     return csr_matrix((shares, history.rows[weighed], offsets), shape=(len(counts), titles))
 
 
-def users_without_likes(history: History, profile: Profile) -> Rows:
-    """Return the rows of users of whom nothing is known that counts: int64 (such users,), ascending."""
-    positive = profile_weights(history, profile) > 0
-    return np.flatnonzero(_each(np.add, positive.astype(np.int64), history.offsets) == 0)
+def user_vectors(history: History, vectors: NDArray[Any], profile: Profile) -> Iterator[tuple[int, Vectors, Mask]]:
+    """Yield (first user, float32 block, bool block) over the users' vectors: Σ weight · title / Σ |weight|.
 
-
-def user_vectors(history: History, vectors: NDArray[Any], profile: Profile) -> Iterator[tuple[int, Vectors]]:
-    """Yield (first user, float32 block) over the users' vectors: Σ weight · title / Σ |weight|.
-
-    Users of whom nothing is known that counts get the mean of all others, so that they are near what most people like.
+    The truth values are of users of whom nothing is known that counts, or whose titles cancel out. They get the mean of
+    all others, so that they are near what most people like; it is 0 where there is nobody else.
 
     Args:
         history: what users have seen.
@@ -122,15 +120,26 @@ def user_vectors(history: History, vectors: NDArray[Any], profile: Profile) -> I
     """
     titles = np.asarray(vectors, dtype=np.float32)
     weights = profile_weights(history, profile)
-    sums = _each(np.add, np.abs(weights), history.offsets)
-    known = sums > 0
-    each = _spread(sums, np.diff(history.offsets))
+    known = _each(np.maximum, weights, history.offsets) > 0
+    each = _spread(_each(np.add, np.abs(weights), history.offsets), np.diff(history.offsets))
     shares = np.divide(weights, each, out=np.zeros_like(weights), where=each > 0).astype(np.float32)
     whole = np.bincount(history.rows, shares, minlength=len(titles)) / max(1, int(known.sum()))
     typical = whole.astype(np.float32) @ titles
     for first in range(0, len(known), BLOCK_USERS):
-        block = np.empty((min(BLOCK_USERS, len(known) - first), titles.shape[1]), np.float32)
-        for at in range(len(block)):
+        mine = known[first : first + BLOCK_USERS].copy()
+        block = np.empty((len(mine), titles.shape[1]), np.float32)
+        for at in np.flatnonzero(mine).tolist():
             own = slice(history.offsets[first + at], history.offsets[first + at + 1])
-            block[at] = shares[own] @ titles[history.rows[own]] if known[first + at] else typical
-        yield first, block
+            liked = titles[history.rows[own]]
+            block[at] = shares[own] @ liked
+            mine[at] = not _cancel_out(shares[own], liked, block[at])
+        block[~mine] = typical
+        yield first, block, ~mine
+
+
+def _cancel_out(shares: Vectors, titles: Vectors, mean: Vectors) -> bool:
+    """Tell whether titles of which some push away leave no more of their mean than rounding does."""
+    if shares.min() >= 0 and mean.any():
+        return False
+    apart = float(np.abs(shares) @ np.linalg.norm(titles, axis=1))
+    return float(np.linalg.norm(mean)) <= CANCELLED * apart

@@ -14,7 +14,7 @@ from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.folder.metadata_table import MetadataTable
 from semrec_faiss.data.tables.arrow_relation import ArrowRelation
 from semrec_faiss.data.tables.files import Table
-from semrec_faiss.data.tables.histories import HistoryWish, checked_likes, default_profile, history_columns
+from semrec_faiss.data.tables.histories import HistoryWish, check_likes, default_profile, history_columns
 from semrec_faiss.data.tables.importing import TableWish, check_media, plan_media
 from semrec_faiss.data.tables.interactions import interactions
 from semrec_faiss.data.tables.memory import MemoryTable
@@ -92,7 +92,7 @@ def gather_histories(table: Table, wish: HistoryWish, catalog: Catalog, users: G
     history = read_history(seen, ids, catalog)
     if users is not None:
         return replace(users, history=history)
-    checked_likes(history, profile)
+    check_likes(history, profile)
     return GatheredUsers(ids, None, history, profile)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_VECTORS, find_data_folder, open_vectors
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.folder.relation import ParquetRelation
 from semrec_faiss.data.folder.vectors import read_float32
-from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
+from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors
 from semrec_faiss.data.tables.columns import HISTORY_PARTS, OF_ANY_TABLE, Columns, find_columns
 from semrec_faiss.data.tables.files import Table, open_table
 from semrec_faiss.data.tables.interactions import interactions
@@ -43,7 +42,7 @@ __all__ = [
     "TIME_UNITS",
     "HistoryWish",
     "ImportedHistories",
-    "checked_likes",
+    "check_likes",
     "default_profile",
     "history_columns",
     "import_histories",
@@ -198,33 +197,19 @@ def _write_vectors(folder: Path, ids: list[str], catalog: Catalog, profile: Prof
     history = read_history(folder / SEEN, ids, catalog)
     path = folder / MEDIA_VECTORS
     titles = read_float32(open_vectors(path), normalize=True, path=path)
-    without = checked_likes(history, profile)
-    shape = (len(ids), titles.shape[1])
+    check_likes(history, profile)
+    shape, without = (len(ids), titles.shape[1]), 0
     with (folder / USER_VECTORS).open("wb") as file, NpyWriter(file, shape, np.float32) as writer:
-        for block in _without_direction_mended(user_vectors(history, titles, profile)):
+        for _, block, unknown in user_vectors(history, titles, profile):
             writer.write(block)
-    return len(without)
+            without += int(unknown.sum())
+    return without
 
 
-def checked_likes(history: History, profile: Profile) -> Rows:
-    """Return the rows of users of whom nothing is known that counts, int64 (such users,), ascending.
-
-    Raises:
-        DataError: that is all of them.
-    """
-    without = users_without_likes(history, profile)
-    if len(without) == len(history.offsets) - 1:
+def check_likes(history: History, profile: Profile) -> None:
+    """Raise DataError where nothing is known of any user that counts."""
+    if not (profile_weights(history, profile) > 0).any():
         raise DataError(
             f"nobody likes anything: no rating weighs above nothing (weights: {profile.weights})",
             fix="choose other --weights, or --map rating=- where the column is no rating",
         )
-    return without
-
-
-def _without_direction_mended(blocks: Iterator[tuple[int, Vectors]]) -> Iterator[Vectors]:
-    """Give a user whose titles cancel out, which only weights below nothing do, the mean of the block."""
-    for _, block in blocks:
-        zero = ~block.any(axis=1)
-        if zero.any():
-            block[zero] = block[~zero].mean(axis=0)
-        yield block

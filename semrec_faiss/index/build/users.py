@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semrec_faiss.arrays import Vectors
+from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.folder.layout import (
@@ -15,9 +15,10 @@ from semrec_faiss.data.folder.layout import (
     read_float32,
 )
 from semrec_faiss.data.folder.npy import NpyWriter
-from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
+from semrec_faiss.data.interactions.profiles import user_vectors
 from semrec_faiss.data.seen_table import numbered, read_delisted_rows
 from semrec_faiss.data.users import History
+from semrec_faiss.errors import DataError
 from semrec_faiss.index.build.source import Source
 from semrec_faiss.index.build.vectors import check_products, write_rows
 from semrec_faiss.index.generations.generation import NewGeneration
@@ -43,9 +44,10 @@ def write_users(
     if users is None:
         return 0
     history = users.history(source.catalog, strict=strict)
+    likeless = list[Rows]()
     if users.vectors is None or (profile is not None and history is not None):
         assert history is not None and profile is not None, "users without vectors have a history"
-        blocks = _made_users(history, source, config, profile)
+        blocks = _made_users(history, source, config, profile, likeless)
     else:
         blocks = iter_float32_blocks(users.vectors, normalize=config.normalize, path=users.name)
     with new.create(USERS_NAME) as file, NpyWriter(file, (len(users.ids), source.dim), np.float32) as vectors:
@@ -60,7 +62,7 @@ def write_users(
         known = numbered(np.array(users.ids, dtype=object)), numbered(source.catalog.all_media_ids())
         write_delisted(new, read_delisted_rows(users.seen, *known), len(users.ids))
     if history is not None and profile is not None:
-        write_rows(new, LIKELESS_NAME, users_without_likes(history, profile))
+        write_rows(new, LIKELESS_NAME, np.concatenate(likeless))
     return 0 if history is None else history.ignored
 
 
@@ -79,9 +81,26 @@ def of_unit_length(block: Vectors, first: int) -> Vectors:
 
 
 def _made_users(
-    history: History, source: Source, config: IndexConfig, profile: Profile
+    history: History, source: Source, config: IndexConfig, profile: Profile, likeless: list[Rows]
 ) -> Iterator[tuple[int, Vectors]]:
-    """Make users' vectors of what they have seen; those of whom nothing counts get the mean of the others."""
+    """Make users' vectors of what they have seen; those of whom nothing counts get the mean of the others.
+
+    Args:
+        history: what they have seen.
+        source: the titles.
+        config: of the index.
+        profile: how histories are weighed.
+        likeless: where the rows of those of whom nothing counts are noted, int64, ascending.
+
+    Raises:
+        DataError: that is all of them.
+    """
     titles = read_float32(source.vectors, normalize=config.normalize, path=source.name)
-    for first, block in user_vectors(history, titles, profile):
+    for first, block, unknown in user_vectors(history, titles, profile):
+        likeless.append(first + np.flatnonzero(unknown))
+        if not block[unknown].any() and unknown.any():
+            raise DataError(
+                f"nobody likes anything: no rating weighs above nothing (profile.weights: {profile.weights})",
+                fix="choose other profile.weights, or a lower profile.liked",
+            )
         yield first, of_unit_length(block, first) if config.normalize else block

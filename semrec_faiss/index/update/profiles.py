@@ -6,7 +6,7 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.profile import Profile
-from semrec_faiss.data.interactions.profiles import user_vectors, users_without_likes
+from semrec_faiss.data.interactions.profiles import user_vectors
 from semrec_faiss.data.users import History
 from semrec_faiss.index.build.users import of_unit_length
 from semrec_faiss.index.build.vectors import write_rows
@@ -80,21 +80,9 @@ def _vectors_of(saved: SavedIndex, users: SavedUsers, profile: Profile, affected
     titles, rows = np.unique(own.rows, return_inverse=True)
     compact = History(own.offsets, rows, own.ratings, own.timestamps)
     held = np.array(users.vectors[affected], dtype=np.float32)
-    likeless = users_without_likes(own, profile)
-    if not len(titles):
-        return held, likeless
-    made = np.concatenate(
-        [block for _, block in user_vectors(compact, saved.vectors.vectors(titles.astype(np.int64)), profile)]
-    )
-    known = np.flatnonzero(_weighs(compact, profile))
-    made = made[known]
-    held[known] = of_unit_length(made, 0) if saved.config.index.normalize else made
-    return held, likeless
-
-
-def _weighs(history: History, profile: Profile) -> Rows:
-    """Tell the users for whom any title has a weight: bool (users,)."""
-    from semrec_faiss.data.interactions.profiles import profile_weights
-
-    weighed = np.concatenate(([0], np.cumsum(profile_weights(history, profile) != 0)))
-    return np.asarray(np.diff(weighed[history.offsets]) > 0)
+    vectors = saved.vectors.vectors(titles.astype(np.int64))
+    blocks = list(user_vectors(compact, vectors, profile))
+    made, unknown = (np.concatenate([block[at] for block in blocks]) for at in (1, 2))
+    known = np.flatnonzero(~unknown)
+    held[known] = of_unit_length(made[known], 0) if saved.config.index.normalize else made[known]
+    return held, np.flatnonzero(unknown)

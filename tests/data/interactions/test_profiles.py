@@ -74,12 +74,23 @@ def test_users_are_means_of_titles_and_those_who_like_nothing_the_mean_of_users(
     titles = np.array([[1, 0], [0, 1], [1, 1], [2, 0], [0, 3]], np.float32)
     told = history([(0, 5, 2), (1, 4, 1)], [(2, 1, 1)], [], [(3, 4, 1), (4, 1, 0)])
     before = told.rows.copy()
-    (first, block), *more = user_vectors(told, titles, Profile(weights="liked", half_life=1.0))
-    assert (first, more) == (0, [])
+    (first, block, unknown), *more = user_vectors(told, titles, Profile(weights="liked", half_life=1.0))
+    assert (first, more, unknown.tolist()) == (0, [], [False, True, True, False])
     own = np.array([2 / 3, 1 / 3])
     mean = (own + np.array([2, 0])) / 2
     np.testing.assert_allclose(block, [own, mean, mean, [2, 0]], rtol=1e-6)
     assert (told.rows == before).all(), "what is read is not changed"
+
+
+@pytest.mark.parametrize("length", [1.0, 1e-4])
+def test_a_user_whose_titles_cancel_out_but_for_rounding_gets_the_mean_of_users(length: float) -> None:
+    titles = np.random.default_rng(2).normal(size=(4, 9)).astype(np.float32)
+    titles[:3] = length * titles[0]
+    told = history([(0, 5, 0), (1, 1, 0), (2, 3, 0)], [(0, 5, 0), (1, 4, 0), (2, 1, 0)], [(0, 5, 0), (3, 1, 0)])
+    ((_, block, unknown),) = user_vectors(told, titles, Profile(weights="centred"))
+    assert unknown.tolist() == [True, True, False]
+    assert (block[0] == block[1]).all()
+    np.testing.assert_allclose(block[0], block[2] / 3, rtol=1e-4)
 
 
 users = st.lists(

@@ -15,6 +15,7 @@ import pytest
 import semrec_faiss
 from semrec_faiss import IndexWriter, Recommender
 from semrec_faiss.config.reading import config_from_dict
+from semrec_faiss.errors import DataError
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.index.update.plan import Change
@@ -152,3 +153,34 @@ def test_users_are_made_anew_where_the_last_rating_goes(tmp_path: Path) -> None:
     assert after.users.without_likes.tolist() == []
     np.testing.assert_array_equal(np.array(after.users.vectors[:]), np.array(anew.users.vectors[:]))
     verify(tmp_path / "index")
+
+
+def test_a_user_whose_titles_cancel_out_gets_popular_titles_and_stops_no_build_nor_update(tmp_path: Path) -> None:
+    """Two editions of a film, one rated 5 and one 1: "query 0 is all zeros" ended the build of the whole index."""
+    vectors = np.random.default_rng(4).standard_normal((30, 6)).astype(np.float32)
+    vectors[1] = vectors[0]
+    did = pd.DataFrame(
+        [("eve", "row_0", 5.0), ("eve", "row_1", 1.0), ("bob", "row_3", 5.0), ("bob", "row_5", 1.0)],
+        columns=["user", "item", "rating"],
+    )
+    for normalize in (True, False):
+        config = {"profile": {"weights": "centred"}, "index": {"normalize": normalize}}
+        index = tmp_path / f"index{normalize}"
+        built = semrec_faiss.build(vectors, interactions=did, config=config, output=index)
+        semrec_faiss.build(vectors, interactions=did[did.item != "row_1"], config=config, output=index)
+        with IndexWriter(index, compact_at=None) as writer:
+            writer.append_seen(user_id=["eve"], media_id=["row_1"], rating=[1.0])
+        for recommender in (built, Recommender.open(index)):
+            assert recommender.users.without_likes.tolist() == [recommender.users.known_rows(["eve"])[0]]
+            answer = recommender.recommend("eve", 3)
+            assert (answer.query["popular"], answer.rows.tolist()) == (True, [3, 2, 4])
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_build_says_that_nobody_likes_anything(normalize: bool, tmp_path: Path) -> None:
+    """It spoke of a query of zeros, or served titles in the order of the catalogue."""
+    model, _ = begun(3)
+    model.seen = [(user, title, 1.0, at) for user, title, _, at in model.seen]
+    with pytest.raises(DataError, match="nobody likes anything") as told:
+        model.build(tmp_path, {**FLAT, "normalize": normalize}, {"weights": "liked"})
+    assert told.value.fix == "choose other profile.weights, or a lower profile.liked"
