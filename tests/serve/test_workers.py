@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,34 @@ def test_a_generation_left_late_stays_where_it_is_in_use_again(data: Path, tmp_p
         del again, batcher
         gc.collect()
         until(lambda: set(owner._opened) == {"gen-000002"})
+
+
+def test_the_owner_searches_while_it_opens_a_generation(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: nobody was answered before a new generation was ready, and after a minute workers were killed."""
+    index = tmp_path / "index"
+    for _ in range(2):
+        build(data, index)
+    here = Recommender.open(index)
+    asked = Asked(here.searcher, here.index.vectors([3]), Wish(2), None)
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def slowly(*_: Any, **__: Any) -> None:
+        begun.set()
+        assert may_go_on.wait(HANG_SECONDS)
+
+    with owning(index) as (owner, device):
+        current = device.open("gen-000001")
+        monkeypatch.setattr("semrec_faiss.serve.workers.owner.warm_and_log", slowly)
+        opening = ThreadPoolExecutor(1).submit(device.open, "gen-000002")
+        assert begun.wait(HANG_SECONDS)
+        try:
+            assert current.submit(asked).result(HANG_SECONDS).rows.shape == (1, 2)
+        finally:
+            may_go_on.set()
+        opening.result(HANG_SECONDS)
+        assert set(owner._opened) == {"gen-000001", "gen-000002"}
 
 
 @pytest.mark.parametrize("in_a_cycle", [False, True])

@@ -10,7 +10,9 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 from semrec_faiss.deadline import due_at
 from semrec_faiss.errors import SemrecError
@@ -39,10 +41,11 @@ class DeviceOwner:
         self._opened: dict[str, Recommender] = {}
         self._held: dict[socket.socket, Counter[str]] = {}  # how often: one left late may be in use again
         self._before: weakref.ref[VectorIndex] | None = None
-        self._lock = threading.Lock()
+        self._changes: SimpleQueue[Callable[[], None]] = SimpleQueue()  # of what is held, made by a thread of its own
 
     def serve(self, door: socket.socket) -> None:
         """Answer whoever connects, until the door is closed."""
+        threading.Thread(target=self._make_changes, name="device-changes", daemon=True).start()
         while True:
             try:
                 connection, _ = door.accept()
@@ -57,49 +60,58 @@ class DeviceOwner:
             with sending, contextlib.suppress(OSError):  # the worker is gone
                 frames.send(connection, message)
 
-        self._held[connection] = Counter()
         while (message := frames.message_for_owner(connection)) is not None:
+            if not isinstance(message, frames.Asked):
+                self._changes.put(partial(self._change, message, connection, reply))
+                continue
             try:
-                if isinstance(message, frames.Asked):
-                    self._search(message, reply)
-                    continue
-                if isinstance(message, frames.Open):
-                    self._open(message.generation, connection)
-                else:
-                    self._leave(message.generation, connection)
-                reply(frames.Done(message.number))
+                self._search(message, reply)
             except Exception as error:
                 reply(_failed(message.number, error))
-        with self._lock:
-            del self._held[connection]
+        self._changes.put(partial(self._forget, connection))
+
+    def _make_changes(self) -> None:
+        """Open and let go, one after the other, while what is held is searched."""
+        while True:
+            self._changes.get()()
+
+    def _change(
+        self, message: frames.Open | frames.Leave, connection: socket.socket, reply: Callable[[frames.ToWorker], None]
+    ) -> None:
+        try:
+            if isinstance(message, frames.Open):
+                self._open(message.generation)
+            held = self._held.setdefault(connection, Counter())
+            held[message.generation] += 1 if isinstance(message, frames.Open) else -1
+            self._drop_unused()
+        except Exception as error:
+            reply(_failed(message.number, error))
+        else:
+            reply(frames.Done(message.number))
+
+    def _forget(self, connection: socket.socket) -> None:
+        self._held.pop(connection, None)
         self._drop_unused()
 
-    def _open(self, name: str, connection: socket.socket) -> None:
-        with self._lock:
-            if name not in self._opened:
-                free(self._before)
-                saved = SavedIndex.of(IndexDirectory(self._index).named(name), self._settings)
-                check_room(saved, next((held.saved for held in self._opened.values()), None))
-                recommender = Recommender(saved, self._batcher)
-                warm_and_log(recommender, is_first=not self._opened)
-                settle()
-                self._opened[name] = recommender
-                log.info("the device holds %s", name)
-            self._held[connection][name] += 1
-
-    def _leave(self, name: str, connection: socket.socket) -> None:
-        with self._lock:
-            self._held[connection][name] -= 1
-        self._drop_unused()
+    def _open(self, name: str) -> None:
+        if name in self._opened:
+            return
+        free(self._before)
+        saved = SavedIndex.of(IndexDirectory(self._index).named(name), self._settings)
+        check_room(saved, next((held.saved for held in self._opened.values()), None))
+        recommender = Recommender(saved, self._batcher)
+        warm_and_log(recommender, is_first=not self._opened)
+        settle()
+        self._opened[name] = recommender
+        log.info("the device holds %s", name)
 
     def _drop_unused(self) -> None:
         """Let go of what no worker holds."""
-        with self._lock:
-            used = {name for held in self._held.values() for name, times in held.items() if times > 0}
-            if used:  # workers that are all gone will be back
-                for name in set(self._opened) - used:
-                    self._before = weakref.ref(self._opened.pop(name).index)
-                    free(self._before)
+        used = {name for held in self._held.values() for name, times in held.items() if times > 0}
+        if used:  # workers that are all gone will be back
+            for name in set(self._opened) - used:
+                self._before = weakref.ref(self._opened.pop(name).index)
+                free(self._before)
 
     def _search(self, message: frames.Asked, reply: Callable[[frames.ToWorker], None]) -> None:
         recommender = self._opened[message.generation]
