@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -99,13 +99,22 @@ def advanced(running: Sequence[Running[FusedResult]]) -> list[tuple[int, int]]:
     return [(found.repeated, found.scanned) for found in (one.result() for one in running)]
 
 
-@contextmanager
-def named(gpu: OneGpu) -> Iterator[None]:
-    """Name the GPU in errors of what is done here."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise failed(gpu, error) from error
+class Named:
+    """Names the GPU in errors of what is done with it; a class, as a single question waits for a generator's making."""
+
+    __slots__ = ("_gpu",)
+
+    def __init__(self, gpu: OneGpu) -> None:
+        """Name this one."""
+        self._gpu = gpu
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """End; an error of torch's or Triton's becomes a `DeviceError`."""
+        if isinstance(error, RuntimeError):
+            raise failed(self._gpu, error) from error
 
 
 def ran_out(error: DeviceError) -> bool:

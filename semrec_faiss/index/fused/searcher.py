@@ -30,7 +30,7 @@ from semrec_faiss.index.fused.filters.known_filters import KnownFilters
 from semrec_faiss.index.fused.kernels.compiling import tell_of_compiling
 from semrec_faiss.index.fused.plan import SCREENED_TITLES
 from semrec_faiss.index.fused.room import MOST_QUERIES, title_bytes, work_bytes
-from semrec_faiss.index.fused.running import FusedResult, Running, named
+from semrec_faiss.index.fused.running import FusedResult, Named, Running
 from semrec_faiss.index.fused.sending import ByTorch
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
@@ -169,7 +169,7 @@ class FusedSearcher:
         Raises:
             DeviceError: the GPU failed, or its memory does not suffice.
         """
-        with self.lock, self.current(), named(self):
+        with self.lock, self.current(), Named(self):
             self._place(mask, 1, at_once=True)
 
     def hold_users(self, host: HostUsers) -> GpuUsers | None:

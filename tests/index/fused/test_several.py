@@ -236,7 +236,7 @@ def test_merging_takes_the_best_and_ties_by_row(shards: int, queries: int, k: in
     placed = np.where(rows < 0, -1, rows + np.array(starts)[:, None, None])
     expected_rows, expected_scores = _by_sorting(placed, scores, k)
     last_first = (np.ascontiguousarray(part[::-1]) for part in (rows, scores))
-    found_rows, found_scores = merged(*last_first, starts)
+    found_rows, found_scores = merged(*last_first, np.array(starts)[::-1, None, None])
     np.testing.assert_array_equal(found_rows, expected_rows)
     np.testing.assert_array_equal(found_scores, expected_scores)
 

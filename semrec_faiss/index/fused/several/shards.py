@@ -6,7 +6,6 @@ large ones go in blocks that take turns, so that neither bringing queries nor ch
 
 from __future__ import annotations
 
-import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -21,18 +20,14 @@ from semrec_faiss.index.fused.batches import Batch
 from semrec_faiss.index.fused.filters.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import Masking
 from semrec_faiss.index.fused.room import MOST_QUERIES
-from semrec_faiss.index.fused.running import FusedResult, Running, advanced, named, ran_out
+from semrec_faiss.index.fused.running import FusedResult, Named, Running, advanced, ran_out
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.sending import SENT_APART
-from semrec_faiss.index.fused.several.turns import in_turns, turns_of
+from semrec_faiss.index.fused.several.turns import in_turns, may_take_turns, turns_of
 from semrec_faiss.index.hardware.device import load_faiss
-from semrec_faiss.index.hardware.faiss_threads import one_core
 
 Launched: TypeAlias = tuple[Rows, Scores, list[Running[tuple[Scores, int]]]]
 """A block that all shards search: where their answers go, and their first passes."""
-
-MERGED_BY_MANY = 100_000
-"""Answers of shards that FAISS merges with several threads: fewer are merged sooner than those are awake."""
 
 
 class Shards:
@@ -41,6 +36,7 @@ class Shards:
     def __init__(self, searchers: Sequence[FusedSearcher], shares: Sequence[slice]) -> None:
         """Search ``shares`` of the titles, in their order."""
         self._searchers, self._shares = searchers, shares
+        self._starts = np.array([share.start for share in reversed(shares)])[:, None, None]
         self._masks: OrderedDict[int, tuple[Mask, list[Mask]]] = OrderedDict()
 
     def search(self, batches: Sequence[Batch], mask: Mask | None, room: FusedResult) -> FusedResult:
@@ -51,7 +47,7 @@ class Shards:
             mask: of all titles.
             room: where the answers go.
         """
-        found = self._in_turns(batches, room) if mask is None else None
+        found = self._in_turns(batches, room) if mask is None and may_take_turns(len(room.rows)) else None
         if found is not None:
             return found
         repeated = scanned = 0
@@ -126,15 +122,15 @@ class Shards:
         if len(replaying) < len(recordings):
             return None
         for searcher, recording, batch in zip(self._searchers, replaying, batches, strict=True):
-            with named(searcher):
+            with Named(searcher):
                 searcher.whole.replay(recording, batch)
-        found = []
-        for searcher, recording in zip(self._searchers, replaying, strict=True):
-            with named(searcher):
-                found.append(recording.found(count))
-        rows = np.stack([its for its, _, _ in reversed(found)])
-        scores = np.stack([its for _, its, _ in reversed(found)])
-        unproven = self._choose(rows, scores, [needed for _, _, needed in found], room)
+        rows, scores = self._tables(count, k)
+        needed = []
+        for at, (searcher, recording) in enumerate(zip(self._searchers, replaying, strict=True), start=1):
+            with Named(searcher):
+                rows[-at], scores[-at], its = recording.found(count)
+            needed.append(its)
+        unproven = self._choose(rows, scores, needed, room)
         if not self._searchers[0].proves:
             return np.empty(0, np.int64)
         if len(unproven) and all(whole.repeats(count, k, coded=whole.reads_codes(count, k)) for whole in wholes):
@@ -173,15 +169,18 @@ class Shards:
 
     def _rooms(self, queries: int, k: int) -> tuple[Rows, Scores, list[FusedResult]]:
         """Make room for what shards find, as `merged` takes it: the last shard's first. Each has its part of it."""
-        rows = np.empty((len(self._shares), queries, k), np.int64)
-        scores = np.empty(rows.shape, np.float32)
+        rows, scores = self._tables(queries, k)
         wholes = map(FusedResult, rows[::-1], scores[::-1])
         most = [min(k, searcher.titles.count) for searcher in self._searchers]  # no more titles than it has
         return rows, scores, [whole.part(slice(None), its) for whole, its in zip(wholes, most, strict=True)]
 
+    def _tables(self, queries: int, k: int) -> tuple[Rows, Scores]:
+        shape = len(self._shares), queries, k
+        return np.empty(shape, np.int64), np.empty(shape, np.float32)
+
     def _choose(self, rows: Rows, scores: Scores, needed: Sequence[Scores], room: FusedResult) -> Rows:
         """Choose the best of what all shards have found, and return which queries that does not prove."""
-        room.rows[:], room.scores[:] = merged(rows, scores, [share.start for share in self._shares])
+        room.rows[:], room.scores[:] = merged(rows, scores, self._starts)
         if not needed:
             return np.empty(0, np.int64)
         most = np.maximum.reduce(needed)
@@ -207,7 +206,7 @@ def _kth_of(scores: Scores, queries: Rows) -> Scores:
     return kth
 
 
-def merged(rows: Rows, scores: Scores, starts: Sequence[int]) -> tuple[Rows, Scores]:
+def merged(rows: Rows, scores: Scores, starts: Rows) -> tuple[Rows, Scores]:
     """Put answers of several shards together: the k best of each query, ties by row.
 
     FAISS's merge takes of equal scores the later part's first, so the last shard's part has to be the first.
@@ -215,11 +214,11 @@ def merged(rows: Rows, scores: Scores, starts: Sequence[int]) -> tuple[Rows, Sco
     Args:
         rows: int64 (shards, queries, k), counted from each shard's first title; anything where there is none. Changed.
         scores: float32 (shards, queries, k), descending; -inf where there is no title.
-        starts: the shards' first titles, ascending.
+        starts: the shards' first titles, the last shard's first, int64 (shards, 1, 1).
     """
-    rows += np.asarray(starts[::-1])[:, None, None]
-    with one_core() if rows.size < MERGED_BY_MANY else contextlib.nullcontext():
-        best_scores, best_rows = load_faiss().merge_knn_results(scores, rows, keep_max=True)
-    none = np.isneginf(best_scores) | (best_rows < 0)
-    best_rows[none], best_scores[none] = -1, -np.inf
+    rows += starts
+    best_scores, best_rows = load_faiss().merge_knn_results(scores, rows, keep_max=True)
+    none = (best_scores == -np.inf) | (best_rows < 0)
+    if none.any():
+        best_rows[none], best_scores[none] = -1, -np.inf
     return best_rows, best_scores

@@ -24,12 +24,17 @@ BLOCK_MS = 5.0
 Launched = TypeVar("Launched")
 
 
+def may_take_turns(queries: int) -> bool:
+    """Tell whether a batch has more tiles than there are lanes, as it needs to be divided."""
+    return queries > LANES * LARGEST_TILE
+
+
 def turns_of(titles: GpuTitles, queries: int, k: int, masking: Masking) -> list[slice]:
     """Divide a batch into blocks that are worth taking turns; none where it is too small."""
     wanted = int(2 * titles.count * titles.dim * queries / MULTIPLIED_A_MS / BLOCK_MS)
-    tiles = -(-queries // LARGEST_TILE)
-    if wanted <= LANES or tiles <= LANES:
+    if wanted <= LANES or not may_take_turns(queries):
         return []
+    tiles = -(-queries // LARGEST_TILE)
     most = block_queries(titles.count, titles.dim, k, masking, screened=titles.screened)
     most_tiles = most // LANES // LARGEST_TILE
     if not most_tiles:
