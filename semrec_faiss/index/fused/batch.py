@@ -50,7 +50,7 @@ class DirectSearch:
             everything: the bitmap of all titles.
             into: where the answers go.
         """
-        device = self.work.rows.device
+        device = self.work.device
         self._allowed = (None, 0)  # free before as much is asked again
         self._allowed = allowed_by(self.work.titles, batch, shared, everything)
         allowed, stride = self._allowed
@@ -76,7 +76,7 @@ class DirectSearch:
             again = repeat_pass(self.work, room)
             self._repeats = {room: (again, Fetched(again))}
         work, fetched = self._repeats[room]
-        work.resume(self.work, as_tensor(filled(which, room)).to(work.rows.device), *self._allowed)
+        work.resume(self.work, as_tensor(filled(which, room)).to(work.device), *self._allowed)
         fetched.fetch()
         fetched.mark()
         yield
@@ -115,7 +115,7 @@ class CapturedSearch:
         torch = load_torch()
         self.work = work
         self.feed = feed
-        self._device = work.rows.device
+        self._device = work.device
         self._fetched = Fetched(work)
         self._shared: Any = None if masking == "none" else everything.clone()
         self._loaded = self._shared

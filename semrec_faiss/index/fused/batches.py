@@ -30,6 +30,9 @@ from semrec_faiss.index.fused.titles.left_out import Lists
 from semrec_faiss.index.fused.titles.users import GpuUsers
 from semrec_faiss.index.queries import prepared_block
 
+FETCHED_QUERIES = 16
+"""Queries that kernels fetch from page-locked memory by themselves, at most: copying so few takes longer to begin."""
+
 LEAST_LISTED, LISTED_EACH = MOST_LISTED, 512
 """Rows to leave out that a recording has room for: in all at least, and a query."""
 
@@ -98,12 +101,13 @@ class VectorBatch:
 
     def staged(self, device: Any, least: int) -> VectorBatch:
         """Copy the vectors to page-locked memory, from where the GPU fetches them by itself, unless they are few."""
-        return VectorBatch(staged(self.vectors, device, least), self.excluded)
+        vectors = staged(self.vectors, device, least)
+        return self if vectors is self.vectors else VectorBatch(vectors, self.excluded)
 
     def beside(self, other: Batch) -> VectorBatch:
         """Return the same queries, taken from where another batch of them has them."""
         assert isinstance(other, VectorBatch)
-        return VectorBatch(other.vectors, self.excluded)
+        return self if other.vectors is self.vectors else VectorBatch(other.vectors, self.excluded)
 
     def sent(self, device: Any) -> Iterator[tuple[slice, Any]]:
         """Send the queries: many by way of page-locked memory, in parts that the GPU works on while others are copied.
@@ -132,9 +136,9 @@ class VectorBatch:
         offsets, rows = (as_tensor(array).to(device) for array in _arrays(self.excluded))
         return Lists(offsets, rows)
 
-    def feed(self, device: Any, queries: int, *, alone: bool) -> VectorFeed:
-        """Make room to feed batches like this one, of up to so many queries, to a recording."""
-        return VectorFeed(device, queries, self.vectors.shape[1], leaves_out=self.leaves_out, alone=alone)
+    def feed(self, device: Any, queries: int, *, alone: bool, once: bool) -> VectorFeed:
+        """Make room to feed batches like this one, of up to so many queries, to a recording; see `VectorFeed`."""
+        return VectorFeed(device, queries, self.vectors.shape[1], leaves_out=self.leaves_out, alone=alone, once=once)
 
 
 @dataclass(frozen=True)
@@ -182,14 +186,15 @@ class UserBatch:
     def sent(self, device: Any) -> Iterator[tuple[slice, Any]]:
         """Gather the queries, all at once; see `VectorBatch.sent`."""
         given = load_torch().empty((len(self), self.users.vectors.shape[1]), dtype=load_torch().float32, device=device)
-        self.users.gather(self._which_on(device), given)
+        which = self._which_on(device)
+        self.users.gather(which, given, which)
         yield slice(0, len(self)), given
 
     def lists_on(self, device: Any) -> Lists:
         """Name the rows to leave out, which are on the GPU."""
         return Lists(self.users.offsets, self.users.rows, self._which_on(device))
 
-    def feed(self, device: Any, queries: int, *, alone: bool) -> UserFeed:
+    def feed(self, device: Any, queries: int, *, alone: bool, once: bool) -> UserFeed:
         """Make room to feed batches like this one, of up to so many queries, to a recording."""
         return UserFeed(device, self.users, queries, leaves_out=self.leaves_out)
 
@@ -204,12 +209,12 @@ class VectorFeed:
     """Pinned memory that vectors and lists are put in, and where a recording copies them to.
 
     Attributes:
-        queries: float32 (queries, dim) on the GPU.
+        queries: float32 (queries, dim) on the GPU, or where it fetches them from.
         parts: of the queries, each of which is sent, and scored, while the next one is copied.
         lists: rows to leave out, on the GPU; None where nothing is.
     """
 
-    def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool, alone: bool) -> None:
+    def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool, alone: bool, once: bool) -> None:
         """Make room for so many queries.
 
         Args:
@@ -218,6 +223,7 @@ class VectorFeed:
             dim: their dimensions.
             leaves_out: whether they leave out titles of their own.
             alone: whether no block in another lane is computed meanwhile: only then do streams apart pay.
+            once: whether each query is read by one program alone.
         """
         self._alone = alone
         torch = load_torch()
@@ -225,7 +231,9 @@ class VectorFeed:
         self._queries_view = self._queries_in.numpy()
         self._is_large = self._queries_in.nbytes > SENT_APART
         self.parts = parts_of(queries, dim) if self._is_large else [slice(0, queries)]
-        self.queries = torch.zeros((queries, dim), dtype=torch.float32, device=device)
+        self.queries = self._queries_in
+        if not once or queries > FETCHED_QUERIES:
+            self.queries = torch.zeros((queries, dim), dtype=torch.float32, device=device)
         self.lists: Lists | None = None
         if leaves_out:
             self.room = max(LEAST_LISTED, LISTED_EACH * queries)
@@ -269,7 +277,7 @@ class VectorFeed:
 
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""
-        if not self._is_large:
+        if not self._is_large and self.queries is not self._queries_in:
             self.queries.copy_(self._queries_in, non_blocking=True)
         if self.lists is not None:
             self.lists.offsets.copy_(self._offsets_in, non_blocking=True)
@@ -301,8 +309,10 @@ class UserFeed:
 
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""
-        self._which.copy_(self._which_in, non_blocking=True)
-        self._users.gather(self._which, self.queries)
+        fetched = len(self._which) <= FETCHED_QUERIES
+        if not fetched:
+            self._which.copy_(self._which_in, non_blocking=True)
+        self._users.gather(self._which_in if fetched else self._which, self.queries, self._which)
 
 
 Feed: TypeAlias = VectorFeed | UserFeed

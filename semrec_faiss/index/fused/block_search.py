@@ -16,7 +16,7 @@ from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, allowed
 from semrec_faiss.index.fused.batches import Batch, Feed
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.full_scan import scan_titles
-from semrec_faiss.index.fused.one_pass import FusedPass
+from semrec_faiss.index.fused.one_pass import FusedPass, reads_once
 from semrec_faiss.index.fused.pass_buffers import Answers, FirstPass
 from semrec_faiss.index.fused.plan import (
     GRAPH_BYTES,
@@ -268,7 +268,7 @@ class BlockSearch:
         if not fits or kind.asked < RECORDED_AT:
             self._drop_recorded(0)
             return self._direct(plan, queries, k, lane)
-        feed = batch.feed(self._device, queries, alone=lane == ALONE)
+        feed = batch.feed(self._device, queries, alone=lane == ALONE, once=reads_once(self.titles, plan, queries))
         if not feed.takes(batch):
             return self._direct(plan, queries, k, lane)
         self._drop_recorded(size)

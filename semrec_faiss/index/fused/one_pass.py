@@ -7,8 +7,8 @@ from typing import Any
 from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.listing import SEGMENT, groups_of, power_of_two
 from semrec_faiss.index.fused.pass_buffers import PassBuffers
-from semrec_faiss.index.fused.plan import FEW_QUERIES, MANY_QUERIES, MOST_KEPT, SORTED_APART
-from semrec_faiss.index.fused.titles.gpu_titles import load_torch
+from semrec_faiss.index.fused.plan import FEW_QUERIES, MANY_QUERIES, MOST_KEPT, SORTED_APART, FusedPlan
+from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 
 ROWS_A_PROGRAM = 64
 
@@ -81,7 +81,7 @@ class FusedPass(PassBuffers):
         from semrec_faiss.index.fused.kernels import scoring
 
         plan, titles, count = self.plan, self.titles, len(queries)
-        if len(self.rows) == 1 and titles.dim <= MOST_WRITTEN_OUT and not plan.planes and not titles.screened:
+        if not titles.screened and not reads_once(titles, plan, len(self.rows)):
             self._score_one(queries, allowed)
             return
         self._prepare(queries)
@@ -307,6 +307,12 @@ class FusedPass(PassBuffers):
         options["num_warps"] = 4 if count <= FEW_QUERIES and plan.picks <= MOST_PLACED else _warps(plan.picks)
         tables = (self.bounds, self.dropped, keys, self.scores, self.rows, self.needed, limit)
         ranking.rank_rows[(count,)](*picked, *tables, *dims, dropped, self.k, scale, 1.0 / titles.scale, **options)
+
+
+def reads_once(titles: GpuTitles, plan: FusedPlan, queries: int) -> bool:
+    """Tell whether each query is read by a program of its own, and not by all those that score."""
+    at_once = queries == 1 and titles.dim <= MOST_WRITTEN_OUT and not plan.planes
+    return not titles.screened and not at_once
 
 
 def _warps(elements: int) -> int:

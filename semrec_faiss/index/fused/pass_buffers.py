@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from copy import copy
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -30,6 +31,9 @@ OF_QUERIES = (
 )
 """The buffers that have a row for each query, or none."""
 
+WRITTEN_OUT_BYTES = 4096
+"""Answers that kernels write to page-locked memory by themselves, at most: a copy would take longer to begin."""
+
 PAGE_LOCKED_BYTES = 32 << 20
 """Answers that are fetched to page-locked memory, at most."""
 
@@ -49,7 +53,7 @@ class PassBuffers:
         def empty(*shape: int, dtype: Any) -> Any:
             return torch.empty(shape, dtype=dtype, device=device)
 
-        self.titles, self.plan, self.k = titles, plan, k
+        self.titles, self.plan, self.k, self.device = titles, plan, k, device
         self.number: Any = None
         self._chunks = plan.chunks(titles.count)
         self.rounded = empty(queries, titles.dim, dtype=torch.float16)
@@ -69,7 +73,10 @@ class PassBuffers:
         self.candidates = empty(queries, plan.capacity * plan.listed, dtype=torch.float16)
         self.picked = empty(queries, plan.picks, dtype=torch.int32)
         self._keys = empty(queries, plan.picks, dtype=torch.int64)
-        self.answers = empty(sum(_answer_bytes(queries, k)), dtype=torch.uint8)
+        size = sum(_answer_bytes(queries, k))
+        written_out = device.type == "cuda" and size <= WRITTEN_OUT_BYTES
+        where = {"pin_memory": True} if written_out else {"device": device}
+        self.answers = torch.empty(size, dtype=torch.uint8, **where)
         self.rows, self.scores, self.needed = answers_in(self.answers, queries, k)
         self.codes = self.code_factors = None
         if plan.planes:
@@ -135,20 +142,23 @@ class Fetched:
 
     def __init__(self, work: PassBuffers) -> None:
         """Make room for the answers of ``work``, and the views of them: that takes longer than copying a few."""
-        self._torch, self._answers, self._device = load_torch(), work.answers, work.rows.device
+        self._torch, self._answers, self._device = load_torch(), work.answers, work.device
         locked = self._device.type == "cuda" and work.answers.nbytes <= PAGE_LOCKED_BYTES
-        self._held = self._torch.empty_like(work.answers, device="cpu", pin_memory=locked)
+        self._held = self._answers
+        if self._answers.is_cuda:
+            self._held = self._torch.empty_like(work.answers, device="cpu", pin_memory=locked)
         self._found = tuple(part.numpy() for part in answers_in(self._held, len(work.rows), work.k))
         self._done = self._torch.cuda.Event() if self._device.type == "cuda" else None
 
     def fetch(self) -> None:
         """Launch the copy, or record it."""
-        self._held.copy_(self._answers, non_blocking=True)
+        if self._held is not self._answers:
+            self._held.copy_(self._answers, non_blocking=True)
 
     def mark(self) -> None:
         """Note how far the GPU has to come until the copy is there, when it or its recording is launched."""
         if self._done is not None:
-            self._done.record(self._torch.cuda.current_stream(self._device))
+            self._done.record(_current_stream(self._device))
 
     def found(self, count: int) -> tuple[Rows, Scores, Scores]:
         """Wait for the copy; return views of so many answers, and of what would prove them."""
@@ -161,3 +171,15 @@ class Fetched:
         """Wait for it, copy as many answers as are asked for, and return what would prove them."""
         into[0][:], into[1][:], needed = self.found(len(into[0]))
         return np.array(needed)
+
+
+def _current_stream(device: Any) -> Any:
+    """Return what `torch.cuda.current_stream` does, which makes an object of it each time, and takes longer."""
+    from triton.runtime import driver
+
+    return _stream(device, driver.active.get_current_stream(device.index))
+
+
+@lru_cache(maxsize=256)
+def _stream(device: Any, _: int) -> Any:
+    return load_torch().cuda.current_stream(device)

@@ -42,7 +42,7 @@ class RepeatAtOnce:
 
     def __init__(self, earlier: FusedPass, room: int) -> None:
         """Make room for so many queries."""
-        torch, device = load_torch(), earlier.rows.device
+        torch, device = load_torch(), earlier.device
         self._earlier = earlier
         self._work = FusedPass(earlier.titles, plan_at_once(earlier.plan, earlier.titles.count), room, earlier.k)
         self._which = torch.zeros(room, dtype=torch.int64, device=device)
@@ -125,7 +125,7 @@ class CapturedRepeat:
         """Record it, of ``room`` queries of ``earlier``, with what that is run with."""
         torch = load_torch()
         self._room = room
-        device = earlier.rows.device
+        device = earlier.device
         self._work = repeat_pass(earlier, room)
         self._which_in = torch.zeros(room, dtype=torch.int64, pin_memory=True)
         self._fetched = Fetched(self._work)

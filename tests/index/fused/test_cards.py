@@ -149,7 +149,7 @@ def test_so_does_the_gathering_of_users(monkeypatch: pytest.MonkeyPatch) -> None
     launches: list[Launch] = []
     monkeypatch.setattr(gathering, "gather_vectors", Noting(gathering.gather_vectors, launches))
     users = SimpleNamespace(is_locked=True, vectors=torch.empty(9, 48))
-    GpuUsers.gather(users, torch.arange(3), torch.empty(3, 48))
+    GpuUsers.gather(users, torch.arange(3), torch.empty(3, 48), torch.arange(3))
     assert [(one.name, one.options) for one in launches] == [("gather_vectors", (("enable_fp_fusion", True),))]
 
 

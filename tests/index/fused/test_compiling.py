@@ -36,7 +36,7 @@ with warnings.catch_warnings(record=True) as heard:
     warnings.simplefilter("always")
     rows = {"bitmap": "*i32", "counts": "*i32", "word_count": "i32"}
     compile(count_rows, rows, {"WORDS": 256})
-    vectors = {"vectors": "*fp32", "which": "*i64", "into": "*fp32", "dim": "i32"}
+    vectors = {"vectors": "*fp32", "which": "*i64", "into": "*fp32", "there": "*i64", "dim": "i32"}
     compile(gather_vectors, vectors, {"D_BLOCK": 64})
 for one in heard:
     if one.category is RuntimeWarning:  # Triton warns of its own

@@ -8,11 +8,12 @@ import triton.language as tl
 
 
 @triton.jit
-def gather_vectors(vectors, which, into, dim, D_BLOCK: tl.constexpr):
-    """Copy vector ``which[q]``, float16 or float32, to row ``q`` of ``into``, float32; program q."""
+def gather_vectors(vectors, which, into, there, dim, D_BLOCK: tl.constexpr):
+    """Copy vector ``which[q]``, float16 or float32, to row ``q`` of ``into``, float32, and its number; program q."""
     query = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, D_BLOCK)
     row = tl.load(which + query)
+    tl.store(there + query, row)
     given = tl.load(vectors + row * dim + column, mask=column < dim, other=0.0)
     tl.store(into + query * dim + column, given.to(tl.float32), mask=column < dim)
 

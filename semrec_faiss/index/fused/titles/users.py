@@ -85,17 +85,18 @@ class GpuUsers:
         tensors = (self.offsets,) if self.is_locked else (self.vectors, self.offsets, self.rows)
         return sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
 
-    def gather(self, which: Any, into: Any) -> None:
-        """Launch the gathering of some vectors, int64 (queries,), into float32 (queries, dim), both on the GPU."""
-        if self.is_locked:
-            gathering = import_module("semrec_faiss.index.fused.kernels.gathering")
-            dim = self.vectors.shape[1]
-            width = 1 << (dim - 1).bit_length()
-            gathering.gather_vectors[(len(which),)](self.vectors, which, into, dim, D_BLOCK=width, **ARITHMETIC)
-        elif self.vectors.dtype == into.dtype:
-            load_torch().index_select(self.vectors, 0, which, out=into)
-        else:
-            into.copy_(self.vectors.index_select(0, which))
+    def gather(self, which: Any, into: Any, there: Any) -> None:
+        """Launch the gathering of some vectors.
+
+        Args:
+            which: int64 (queries,), on the GPU or page-locked.
+            into: float32 (queries, dim) on the GPU.
+            there: int64 (queries,) on the GPU, for ``which``: others read it more than once.
+        """
+        gathering = import_module("semrec_faiss.index.fused.kernels.gathering")
+        dim = self.vectors.shape[1]
+        width = 1 << (dim - 1).bit_length()
+        gathering.gather_vectors[(len(which),)](self.vectors, which, into, there, dim, D_BLOCK=width, **ARITHMETIC)
 
     def vectors_of(self, rows: Rows) -> Vectors:
         """Return vectors from the host's memory: float32 (rows, dim), C-contiguous."""
