@@ -7,6 +7,7 @@ from pathlib import Path
 
 from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.errors import NotFoundError
+from semrec_faiss.kinds import what_instead
 from semrec_faiss.paths import refuse_special
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -28,16 +29,17 @@ def find_config(path: Path, marks: Collection[str] = ()) -> Path:
         NotFoundError: there is neither; its candidates are the shipped names of that kind.
         UsageError: it is a pipe, a device or a socket.
     """
-    if _is_file(path):
+    given = what_instead(path, "config file")
+    if _is_file(path) and given is None:
         return path
     shipped = {file.stem: file for folder in FOLDERS for file in folder.glob("*.yaml")}
     if path.parent in (Path(), Path("configs")) and path.suffix in ("", ".yaml") and path.stem in shipped:
         return shipped[path.stem]
+    if given is not None:
+        raise NotFoundError(f"{given.told}, not a config file", fix=given.fix)
     names = tuple(name for name, file in sorted(shipped.items()) if not marks or _has_one(file, marks))
     known = "give a file" + (f", or the name of a config that semrec ships: {', '.join(names)}" if names else "")
     if _is_folder(path):
-        if _is_folder(path / "media"):
-            known = f"a data folder is given as --dataset {path}; " + known
         raise NotFoundError(f"{path} is a folder, not a config file", fix=known, candidates=names)
     refuse_special(path, "a config file")
     raise NotFoundError(

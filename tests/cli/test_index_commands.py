@@ -78,9 +78,9 @@ def test_a_folder_that_is_no_index_does_not_hide_the_config_of_its_name(
     Path("index").rename("flat")
     again = semrec("build", "flat", "--dataset", "data", "--json")
     assert (again.code, again.document["generation"]) == (0, "gen-000002"), "an index is built again, as ever"
-    for path in (Path("data"), Path("data") / "media"):
+    for path, kind in ((Path("data"), "data folder"), (Path("data") / "media", "folder")):
         refused = semrec("build", path, "--output", "other")
-        assert (refused.code, f"{path} is a folder, not a config file" in refused.err) == (4, True)
+        assert (refused.code, f"{path} is a {kind}, not a config file" in refused.err) == (4, True)
 
 
 def test_compact_tells_whether_there_was_anything_to_do(config: Path, tmp_path: Path, semrec: Semrec) -> None:

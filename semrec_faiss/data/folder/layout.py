@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.vectors import NormStats, iter_float32_blocks, read_float32, vector_norms
 from semrec_faiss.errors import DataError, NotFoundError
+from semrec_faiss.kinds import what_instead
 from semrec_faiss.paths import refuse_special
 
 __all__ = [
@@ -90,6 +91,8 @@ def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFold
         DataError: a file is missing; the message lists what was expected.
     """
     given = or_demos(Path(root))
+    if (other := what_instead(given, "data folder")) is not None:
+        raise NotFoundError(f"{other.told}, not a data folder", fix=other.fix)
     if not given.is_dir():
         problem = f"{given} is a file, not a data folder" if given.exists() else f"there is no data folder {given}"
         raise NotFoundError(problem, fix=f"give the folder that holds media/ and users/. {_LAYOUT}")

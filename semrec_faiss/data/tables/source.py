@@ -6,29 +6,14 @@ import glob
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.parquet import is_aside
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.kinds import Format, format_of
 from semrec_faiss.paths import refuse_special
 from semrec_faiss.storage import read_small
-
-Format = Literal["parquet", "arrow", "csv", "jsonl"]
-
-ENDINGS: dict[str, Format] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-PACKED = (".gz", ".zst")
-"""Endings of compressed CSV and JSON lines."""
 
 KINDS = "Parquet, Arrow IPC, CSV, JSON lines, a folder or glob of these, or a folder saved by datasets"
 
@@ -59,16 +44,6 @@ class TableFiles:
     files: tuple[Path, ...]
     format: Format
     vectors: Path | None
-
-
-def format_of(path: Path) -> Format | None:
-    """Tell a table's format by its ending; None where it is none that is known."""
-    name = path.name.lower()
-    for packed in PACKED:
-        if name.endswith(packed):
-            found = ENDINGS.get(Path(name.removesuffix(packed)).suffix)
-            return found if found in ("csv", "jsonl") else None
-    return ENDINGS.get(Path(name).suffix)
 
 
 def promises_another(path: Path, *written: Format) -> bool:

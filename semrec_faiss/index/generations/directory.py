@@ -21,6 +21,7 @@ from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, S
 from semrec_faiss.index.generations.generation import Generation, NewGeneration, current_line, write_synced
 from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest, unreadable
 from semrec_faiss.index.generations.shards import SHARDS_FOLDER
+from semrec_faiss.kinds import what_instead
 from semrec_faiss.locks import only_writer
 from semrec_faiss.storage import CURRENT_NAME, read_small, sync_folder
 
@@ -72,9 +73,7 @@ class IndexDirectory:
         """Name the generation in use, by CURRENT alone; raises as `current`."""
         current = self.path / CURRENT_NAME
         if not self.holds_an_index:
-            exists = self.path.exists()
-            problem = f"{self.path} is not an index directory" if exists else f"index {self.path} does not exist"
-            raise NotFoundError(problem, fix="semrec build CONFIG --output INDEX makes one")
+            raise self._no_index()
         try:
             text = read_small(current).decode("ascii")
         except (OSError, UnicodeDecodeError) as error:
@@ -83,6 +82,17 @@ class IndexDirectory:
         if match is None:
             raise damaged(current, "does not name a generation and its digest")
         return GenerationRef(name=match[1], manifest_sha256=match[2])
+
+    def _no_index(self) -> NotFoundError:
+        if not self.path.exists():
+            return NotFoundError(
+                f"index {self.path} does not exist", fix=f"semrec build CONFIG --output {self.path} makes one"
+            )
+        if (given := what_instead(self.path, "index")) is not None:
+            return NotFoundError(f"{given.told}, not an index", fix=given.fix)
+        return NotFoundError(
+            f"{self.path} is not an index directory", fix="semrec build CONFIG --output INDEX makes one"
+        )
 
     @property
     def holds_an_index(self) -> bool:
