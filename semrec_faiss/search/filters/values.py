@@ -10,6 +10,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 import numpy as np
 
 from semrec_faiss.data.folder.database import quoted_text
+from semrec_faiss.data.folder.field_types import EXACT_IN_DOUBLE
 from semrec_faiss.errors import UsageError, quoted
 
 _SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
@@ -32,6 +33,8 @@ def one_of(column: str, values: list[str], kind: str, field: str) -> str:
     """
     if holds_parts(kind):
         raise UsageError(f"the field {quoted(field)} has type {kind}, which is no single value", fix="use `where`")
+    if kind == "JSON":
+        return _one_of_mixture(column, values)
     is_list = kind.endswith("[]")
     literals, cast = _literals(values, kind.removesuffix("[]"), field)
     if not literals:  # a field of whole numbers is never 5.5
@@ -39,8 +42,26 @@ def one_of(column: str, values: list[str], kind: str, field: str) -> str:
     listed = ", ".join(literals)
     if is_list:
         return f"list_has_any({column}{'::VARCHAR[]' if cast else ''}, [{listed}])"
-    text = f"({column}->>'$')" if kind == "JSON" else f"{column}::VARCHAR" if cast else column
-    return f"{text} IN ({listed})"
+    return f"{column}{'::VARCHAR' if cast else ''} IN ({listed})"
+
+
+def _one_of_mixture(column: str, values: list[str]) -> str:
+    """Return the clause of `one_of` for a field of several types: of a value by itself, or of a list that holds it."""
+    texts = dict.fromkeys(text for value in values for text in _spellings(value))
+    listed = ", ".join(map(quoted_text, texts))
+    return f"list_has_any([{column}->>'$'] || ({column}->>'$[*]'), [{listed}])"
+
+
+def _spellings(value: str) -> list[str]:
+    """Return the texts that a value may have in JSON, where 1 and 1.0 are one number."""
+    try:
+        number = number_of(value, "")
+    except UsageError:
+        return [value]
+    if abs(number) < EXACT_IN_DOUBLE and number == number.to_integral_value():
+        return [value, f"{number:.0f}", f"{number:.1f}"]
+    shortest = repr(float(number))
+    return [value, shortest] if Decimal(shortest) == number else [value]
 
 
 def bounded(column: str, sign: str, value: str, kind: str, field: str) -> str:

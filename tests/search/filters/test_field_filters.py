@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,15 @@ from conftest import Semrec
 
 import semrec_faiss
 from semrec_faiss import Filter, Recommender, UsageError
-from semrec_faiss.search.filters.field_filters import any_of_from, parse_any_of, parse_max_per, parse_ranges
+from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.data.titles.filters.matching import matching_rows
+from semrec_faiss.search.filters.field_filters import (
+    any_of_clause,
+    any_of_from,
+    parse_any_of,
+    parse_max_per,
+    parse_ranges,
+)
 
 COUNT = 30
 SONGS = {
@@ -93,6 +102,32 @@ def test_a_field_with_parts_is_refused_rather_than_never_found(value: Any) -> No
     for wanted in (Filter(any_of={"size": "3"}), Filter(ranges={"size": (1, 5)})):
         with pytest.raises(UsageError, match=r"the field 'size' has type .*\nuse `where`$"):
             shop.search(VECTORS[:1], 3, where=wanted)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (["loud"], [0, 1, 3]),
+        ([1], [3, 4, 5, 11]),
+        ([1.0, "soft"], [1, 2, 3, 4, 5, 11]),
+        (["1.50"], [6]),
+        ([True], [7]),
+        ([0], [12]),
+        (["1e-400", "inf", "nan", "9007199254740993"], [13]),
+        (["it's"], []),
+    ],
+)
+def test_a_value_is_found_in_a_field_of_texts_lists_and_numbers(
+    asked: list[Any], found: list[int], tmp_path: Path
+) -> None:
+    """Where one title had a text for tags and the others lists, those with the tag in a list were not found."""
+    held = ["loud", ["loud", "soft"], ["soft"], ["loud", 1], 1, 1.0, 1.5, True, None, {"loud": 1}, [], "1", [0.0]]
+    held += [2**53 + 1, 2**53]
+    lines = "".join(json.dumps({"media_id": f"{n}", "title": "T", "tags": one}) + "\n" for n, one in enumerate(held))
+    (tmp_path / "metadata.jsonl").write_text(lines)
+    catalog = Catalog.read(tmp_path / "metadata.jsonl")
+    clause = any_of_clause(catalog, "tags", list(any_of_from({"tags": asked})[0][1]))
+    assert (catalog.fields["tags"], matching_rows(catalog, clause).tolist()) == ("JSON", found)
 
 
 def test_truth_values_are_named_as_in_json() -> None:
