@@ -10,6 +10,7 @@ import click
 
 from semrec_faiss.cli.answers import tell_answers
 from semrec_faiss.cli.index.order import check_order
+from semrec_faiss.cli.lists import export, tell_summary
 from semrec_faiss.cli.options import (
     CLUSTER,
     FilePath,
@@ -29,10 +30,7 @@ from semrec_faiss.errors import UsageError
 if TYPE_CHECKING:
     from semrec_faiss.search.answers.answer import Answer
     from semrec_faiss.search.explanation import Explanation
-    from semrec_faiss.search.export import ExportSummary
     from semrec_faiss.search.likeness import VectorPart
-    from semrec_faiss.search.recommender import Recommender
-    from semrec_faiss.search.wish import WishArguments
 
 
 @click.command(epilog='Example: semrec similar indexes/demo "Toy Story (1995)" -k 5 --year 2000..')
@@ -194,11 +192,11 @@ def recommend(
                 progress=progress,
                 **wish,
             )
-        _tell(summary, options["as_json"])
+        tell_summary(summary, options["as_json"])
         return
     recommender = Recommender.open(index, settings, with_users=all_users)
     if out is not None:
-        _export(recommender, out, count, include_seen, wish, profile, options["as_json"])
+        export(recommender, out, count, include_seen, wish, profile, options["as_json"])
         return
     if said and profile:
         raise UsageError(
@@ -217,42 +215,6 @@ def recommend(
 def _for_whom(answer: Answer) -> str:
     popular = "\nnothing that this user likes is known; these are the titles that most users like:"
     return f"For {answer.query.get('user_id', 'you')}:" + (popular if answer.query.get("popular") else "")
-
-
-def _export(
-    recommender: Recommender,
-    out: Path,
-    count: int,
-    include_seen: bool,
-    wish: WishArguments,
-    profile: dict[str, Any],
-    as_json: bool,
-) -> None:
-    from semrec_faiss.search.export import export_all_users
-
-    with progress_bars() as progress:
-        summary = export_all_users(
-            recommender, out, count, include_seen=include_seen, profile=profile, progress=progress, **wish
-        )
-    _tell(summary, as_json)
-
-
-def _tell(summary: ExportSummary, as_json: bool) -> None:
-    if as_json:
-        print_json(summary.as_dict())
-        return
-    if summary.resumed_users:
-        say(f"went on after {summary.resumed_users} users of an interrupted run")
-    print_table(
-        ["", ""],
-        [[name.replace("_", " "), _told_count(value)] for name, value in summary.as_dict().items()],
-        header=False,
-    )
-
-
-def _told_count(count: int | None) -> str:
-    """Print a count, or that nobody counted: what users have seen is not known, or was asked for."""
-    return "not counted" if count is None else str(count)
 
 
 @click.command("similar-users", epilog="Example: semrec similar-users indexes/demo user_001 -k 5")
