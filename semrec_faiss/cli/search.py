@@ -10,7 +10,7 @@ import click
 
 from semrec_faiss.cli.answers import tell_answers
 from semrec_faiss.cli.index.order import check_order
-from semrec_faiss.cli.lists import export, tell_summary
+from semrec_faiss.cli.lists import export, replaced_lists_told, tell_summary
 from semrec_faiss.cli.options import (
     CLUSTER,
     FilePath,
@@ -179,7 +179,7 @@ def recommend(
             )
         from semrec_faiss.cluster.workers.lists import recommend_all
 
-        with progress_bars() as progress:
+        with replaced_lists_told(out), progress_bars() as progress:
             summary = recommend_all(
                 index,
                 out,

@@ -28,7 +28,7 @@ from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.lists_file import ROW_GROUP, Counts, ListsFile, TitlesOf, read_block, write_block
+from semrec_faiss.search.lists_file import ROW_GROUP, Counts, ListsFile, TitlesOf, how_made, read_block, write_block
 from semrec_faiss.search.living.living_index import LivingIndex
 from semrec_faiss.search.living.opened import not_open
 from semrec_faiss.search.profile.profile_search import changed_profile
@@ -101,7 +101,8 @@ def export_all_users(
         wish: see `Recommender`.
 
     Raises:
-        UsageError: ``out`` is a directory or under a file, another process writes it, or a setting is out of range.
+        UsageError: ``out`` is a directory or under a file, or holds something else than lists, another process writes
+            it, or a setting is out of range.
         NotFoundError: the index holds no users.
         StorageError: the disk is full or refuses; ``out`` is as it was.
     """
@@ -121,6 +122,8 @@ def export_all_users(
             raise UsageError(f"{out} promises another format; lists are written as Parquet", fix="end it in .parquet")
         check_new_file(out, "--out")
         out = out.resolve() if out.is_symlink() else out
+        if out.exists() and out.stat().st_size and how_made(out) is None:
+            raise UsageError(f"{out} holds something else than lists", fix="name another --out, or remove it")
         recommender = recommender.pinned()  # all lists are of one generation
         if recommender.titles.is_partial:
             raise UsageError("lists for everybody need all shards", fix="open the index without partial")
@@ -130,7 +133,8 @@ def export_all_users(
         depends = what_lists_depend_on(saved, wanted, include_seen, profile) | {"device": str(saved.device)}
         with only_writer(out), _work_folder(out, depends) as work:
             staged = work / "joined.new"
-            summary = _write(recommender, work, staged, wanted, include_seen, profile, progress)
+            made = settings_of_lists(saved, depends)
+            summary = _write(recommender, work, staged, wanted, include_seen, profile, made, progress)
             with staged.open("rb") as file:
                 flush_to_disk(file)
             staged.replace(out)
@@ -147,6 +151,7 @@ def _write(
     wish: Wish,
     include_seen: bool,
     profile: Mapping[str, Any] | None,
+    made: Mapping[str, Any],
     progress: Progress,
 ) -> ExportSummary:
     """Write every list to ``staged``; blocks that are there already are not searched again.
@@ -158,7 +163,7 @@ def _write(
     counts = Counts(titles.count, wish.k, seen)
     resumed = 0
     with (
-        ListsFile(staged, users.ids, titles.count, _titles_of(titles)) as lists,
+        ListsFile(staged, users.ids, titles.count, _titles_of(titles), made) as lists,
         ThreadPoolExecutor(1) as encoding,
         ThreadPoolExecutor(1) as counting,
     ):
@@ -280,6 +285,15 @@ def what_lists_depend_on(
         "profile": changed_profile(saved.config.profile, profile).model_dump(),
         "block": BLOCK_USERS,
     }
+
+
+def settings_of_lists(saved: SavedIndex, depends: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of which index lists are, and what else somebody has asked for, as JSON holds it."""
+    asked: dict[str, Any] = {"index": None if saved.generation.for_now else saved.generation.folder.parent.name}
+    asked |= {name: depends[name] for name in ("search", "wish", "include_seen", "profile")}
+    asked["search"] = {name: value for name, value in depends["search"].items() if name != "build"}
+    settings: dict[str, Any] = json.loads(json.dumps(asked, default=str))
+    return settings
 
 
 def parts_folder(out: Path, depends: Mapping[str, Any]) -> Path:

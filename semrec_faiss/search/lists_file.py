@@ -5,8 +5,9 @@ Ids and titles repeat much: they go to the file as indices into dictionaries, wh
 
 from __future__ import annotations
 
+import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Scores, StoredRows
 from semrec_faiss.data.titles.columns import column_of_numbers, column_of_texts
+from semrec_faiss.storage import read_small
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +29,12 @@ ROW_GROUP = 1 << 19
 DICTIONARY_BYTES = 256 << 20
 """Beyond it Parquet would write texts one by one."""
 
+COLUMNS = ("user_id", "rank", "media_id", "title", "score")
+
+MANIFEST = "MANIFEST.json"
+"""Of a folder of lists, which workers of a cluster make."""
+
+_MADE = b"semrec_lists"
 _HEAD = struct.Struct("<QQI")
 
 TitlesOf = Callable[[Rows], "tuple[pa.Array, pa.Array]"]
@@ -65,10 +73,28 @@ def read_block(path: Path, users: int) -> tuple[Rows, Scores] | None:
     )
 
 
+def how_made(path: Path) -> Mapping[str, Any] | None:
+    """Return how the lists in a file or a folder were made, empty where that is not known; None where it holds none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if path.is_dir():
+            made = json.loads(read_small(path / MANIFEST)).get("made", {})
+        else:
+            held = pq.read_metadata(path)
+            made = json.loads((held.metadata or {}).get(_MADE, b"{}")) if held.schema.names == [*COLUMNS] else None
+    except (OSError, pa.ArrowException, ValueError, AttributeError):
+        return None
+    return made if isinstance(made, dict) else None
+
+
 class ListsFile:
     """A Parquet file of user_id, rank, media_id, title and score, written block by block of users in row order."""
 
-    def __init__(self, path: Path, user_ids: Sequence[str], titles: int, titles_of: TitlesOf) -> None:
+    def __init__(
+        self, path: Path, user_ids: Sequence[str], titles: int, titles_of: TitlesOf, made: Mapping[str, Any]
+    ) -> None:
         """Begin a file; raises OSError where the disk refuses, here and in what follows.
 
         Args:
@@ -76,6 +102,7 @@ class ListsFile:
             user_ids: of all users, in row order.
             titles: how many there are.
             titles_of: gives the ids and titles of rows.
+            made: how the lists are made, which the file holds beside them; see `how_made`.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -84,8 +111,8 @@ class ListsFile:
         self._titles_of = titles_of
         self._place_of = np.zeros(titles, np.int32)
         text = pa.dictionary(pa.int32(), pa.string())
-        kinds = [("user_id", text), ("rank", pa.int32()), ("media_id", text), ("title", text), ("score", pa.float32())]
-        self._schema = pa.schema(kinds)
+        kinds = (text, pa.int32(), text, text, pa.float32())
+        self._schema = pa.schema(zip(COLUMNS, kinds, strict=True))
         names = self._schema.names
         self._writer = pq.ParquetWriter(
             path,
@@ -96,6 +123,7 @@ class ListsFile:
             write_statistics=["user_id", "rank", "score"],  # of titles they would take as long as all the rest
             dictionary_pagesize_limit=DICTIONARY_BYTES,
         )
+        self._writer.add_key_value_metadata({_MADE: json.dumps(made)})
         self._first = 0
         self._blocks: list[tuple[Rows, Scores]] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import Ended, Semrec
 
@@ -387,6 +389,30 @@ def test_all_users(semrec: Semrec, index: Path, tmp_path: Path) -> None:
     assert (told["users with k"], told["users short"]) == ("0", "3"), "there are eight titles"
     assert "seen leaks not counted" in ended.lines
     assert [path.name for path in out.parent.iterdir()] == ["recs.parquet"]
+
+
+def test_lists_that_were_made_otherwise_are_told_when_they_are_replaced(
+    semrec: Semrec, index: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "recs.parquet", tmp_path / "other"
+
+    def told(*options: object, index: Path = index) -> str:
+        ended = semrec("recommend", index, "--all-users", "--out", out, *options)
+        assert ended.code == 0
+        return str(ended.err)
+
+    def note(how: str) -> str:
+        return f"note: {out} held other lists, {how}; they are replaced\n"
+
+    assert told("-k", 3, "--where", "year < 2000") == ""
+    assert told("-k", 3, "--where", "year < 2000") == "", "the same again is no surprise"
+    assert told("-k", 4) == note("made with k 3, filter.where 'year < 2000'")
+    assert told("-k", 4, "--include-seen", "--year", "1980..") == note("made with no filter.years, include_seen False")
+    assert told("-k", 4) == note("made with filter.years [1980, None], include_seen True")
+    shutil.copytree(index, other)
+    assert told("-k", 4, index=other) == note(f"made with index {index.name!r}")
+    pq.write_table(pq.read_table(out).replace_schema_metadata(), out)
+    assert told("-k", 4, index=other) == note("of which nothing more is known")
 
 
 # What goes wrong

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import run_python
@@ -287,13 +288,15 @@ KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import duckdb, faiss, numpy.ma, pyarrow.parquet
-from semrec_faiss.search import export
+from semrec_faiss.search import export, lists_file
 from semrec_faiss.search.recommender import Recommender
 
 index, folder, mode = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 export.BLOCK_USERS = int(sys.argv[4])
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
-OLD = b"the old file"
+held = pyarrow.BufferOutputStream()
+pyarrow.parquet.write_table(pyarrow.table({name: [] for name in lists_file.COLUMNS}), held)
+OLD = held.getvalue().to_pybytes()
 
 def forked(out, step=None):
     pid = os.fork()
@@ -410,6 +413,30 @@ def test_a_folder_is_no_file(recommender: Recommender, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a directory"):
         export_all_users(recommender, tmp_path, 3)
     assert listed(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["orders.parquet", "letter"])
+def test_what_is_no_lists_is_not_replaced(recommender: Recommender, tmp_path: Path, name: str) -> None:
+    """Once a fault: any file was replaced, a table of orders, say."""
+    out = tmp_path / name
+    pq.write_table(pa.table({"user_id": ["u"], "media_id": ["m"]}), tmp_path / "orders.parquet")
+    (tmp_path / "letter").write_text("dear", encoding="utf-8")
+    before = out.read_bytes()
+    with pytest.raises(UsageError, match=rf"{name} holds something else than lists\nname another --out"):
+        export_all_users(recommender, out, 3)
+    assert out.read_bytes() == before and listed(tmp_path) == ["letter", "orders.parquet"]
+    out.write_bytes(b"")  # as mktemp makes it
+    assert export_all_users(recommender, out, 3).users == USERS
+
+
+def test_lists_of_an_earlier_version_are_replaced(recommender: Recommender, tmp_path: Path) -> None:
+    out = tmp_path / "recs.parquet"
+    export_all_users(recommender, out, 3)
+    rows = read(out)
+    pq.write_table(pq.read_table(out).replace_schema_metadata(), out)
+    assert lists_file.how_made(out) == {}
+    export_all_users(recommender, out, 3)
+    assert (read(out), listed(tmp_path)) == (rows, ["recs.parquet"])
 
 
 def test_a_file_is_no_folder(recommender: Recommender, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,19 @@ from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.locks import only_writer
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.search.export import BLOCK_USERS, ExportSummary, parts_folder, what_lists_depend_on
+from semrec_faiss.search.export import (
+    BLOCK_USERS,
+    ExportSummary,
+    parts_folder,
+    settings_of_lists,
+    what_lists_depend_on,
+)
+from semrec_faiss.search.lists_file import MANIFEST
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
 from semrec_faiss.storage import check_new_folder, move_over, new_file, save_json, sha256_of_file, sync_tree
 
-MANIFEST = "MANIFEST.json"
 _COUNTS = b"semrec"
 
 
@@ -172,9 +179,13 @@ class _Run:
         users = opened.users.count
         self._blocks = [(first, min(first + BLOCK_USERS, users)) for first in range(0, users, BLOCK_USERS)]
 
+    @cached_property
+    def _depends(self) -> dict[str, Any]:
+        return what_lists_depend_on(self._opened.saved, *self._arguments)
+
     def work_folder(self, out: Path) -> Path:
         """Make the folder of finished parts, named by everything they depend on; parts stay after an error."""
-        return parts_folder(out, what_lists_depend_on(self._opened.saved, *self._arguments))
+        return parts_folder(out, self._depends)
 
     def run(self, work: Path, out: Path) -> ExportSummary:
         """Make every part that is not there, and put the folder in its place."""
@@ -192,7 +203,16 @@ class _Run:
         summary = self._summary(work, counts, resumed)
         parts = [_part(work, block) for block in self._blocks]
         files = {part.name: {"bytes": part.stat().st_size, "sha256": sha256_of_file(part)} for part in parts}
-        save_json(work / MANIFEST, {"format": 1, "summary": summary.as_dict(), "files": files}, indent=1)
+        save_json(
+            work / MANIFEST,
+            {
+                "format": 1,
+                "made": settings_of_lists(self._opened.saved, self._depends),
+                "summary": summary.as_dict(),
+                "files": files,
+            },
+            indent=1,
+        )
         sync_tree(work)
         move_over(work, out)
         return summary

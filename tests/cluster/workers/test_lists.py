@@ -17,6 +17,7 @@ from semrec_faiss.cluster.workers import lists
 from semrec_faiss.cluster.workers.blocks import done_in_blocks
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.search.export import export_all_users
+from semrec_faiss.search.lists_file import how_made
 from semrec_faiss.search.wish import Wish
 from tests.cluster.worlds import Worker, World
 
@@ -69,7 +70,11 @@ def test_an_interrupted_run_goes_on(
     flipped = bytearray(written[2].read_bytes())
     flipped[60] ^= 1  # in the ids of users
     written[2].write_bytes(flipped)
+    before_that = how_made(out)
     found = lists.recommend_all(world.whole, out, 3, workers=1)
+    now = how_made(out)
+    assert before_that is not None and now is not None
+    assert (before_that["wish"]["k"], now["wish"]["k"]) == (4, 3)
     assert found.resumed_users == 14
     assert found.users == found.users_with_k == 40
     assert _rows(out) == [row for row in whole if row["rank"] <= 3]
