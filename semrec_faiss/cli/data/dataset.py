@@ -130,4 +130,8 @@ def synth(out: Path, overwrite: bool, as_json: bool, **world: Any) -> None:
         )
         return
     click.echo(f"made {out}: {world['titles']} titles and {world['users']} users of {world['dim']} dimensions")
+    asked, seen = world["seen_per_user"], report.seen / max(1, world["users"])
+    if seen < 0.75 * asked and world["users"]:
+        more = "with more --titles, more are to their taste"
+        say(f"note: users have seen {seen:.1f} titles on average, not {asked}: {more}")
     say(f"{as_size(report.bytes)} in {report.seconds:.2f} s, {as_size(int(report.bytes_per_second))}/s")

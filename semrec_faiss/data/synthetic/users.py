@@ -135,13 +135,12 @@ def _orders(pool: TitlePool, users: int, seed: int) -> Iterator[UsersOrder]:
             yield UsersOrder(range(first, last), Liked(places, liked.weights[chosen]))
 
 
-def write_seen(
-    folder: Path, pool: TitlePool, counts: tuple[int, int], seed: int, mean: int, progress: Progress
-) -> None:
-    """Gather (user, title) pairs in a DuckDB file inside ``folder``, then write them out as seen.parquet."""
+def write_seen(folder: Path, pool: TitlePool, counts: tuple[int, int], seed: int, mean: int, progress: Progress) -> int:
+    """Gather (user, title) pairs in a DuckDB file inside ``folder``, write them out as seen.parquet and count them."""
     import duckdb
 
     users, titles = counts
+    pairs = 0
     scratch = folder / "seen.duckdb"
     target = str(folder / SEEN).replace("'", "''")
     with closing(duckdb.connect(str(scratch), config={"threads": 1, "memory_limit": "400MB"})) as db:
@@ -153,6 +152,7 @@ def write_seen(
             db.register("pairs", {"user_row": first + user[existing], "title_row": title[existing]})
             db.execute("INSERT INTO seen SELECT user_row, title_row FROM pairs")
             db.unregister("pairs")
+            pairs += int(existing.sum())
             progress("seen titles", min(first + BLOCK_USERS, users), users)
         db.execute(
             "COPY (SELECT format('user_{:08d}', user_row + 1) AS user_id, format('title_{:09d}', title_row + 1) "
@@ -160,3 +160,4 @@ def write_seen(
         )
     for leftover in folder.glob("seen.duckdb*"):
         leftover.unlink()
+    return pairs

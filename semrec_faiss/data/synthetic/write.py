@@ -44,12 +44,14 @@ class SyntheticReport:
         seconds: from the first title to the last byte on the disk.
         bytes_per_second: the one by the other.
         processes: by how many it was made beside this one; 0 for none.
+        seen: titles seen, over all users.
     """
 
     bytes: int
     seconds: float
     bytes_per_second: float
     processes: int
+    seen: int
 
 
 def write_synthetic(
@@ -77,7 +79,8 @@ def write_synthetic(
         users: m, vectors of shape (m, dim) and unit length in ``user_dtype``; 0 for none.
         dim: dimensions of a vector.
         seed: another seed makes another world.
-        seen_per_user: about how many seen titles a user has in seen.parquet, on average; 0 writes none.
+        seen_per_user: about how many seen titles a user has in seen.parquet, on average; 0 writes none. Of few titles
+            fewer are seen, for users keep to their tastes.
         user_dtype: float64 as the guide's users have.
         media_dtype: what titles' vectors are stored as.
         overwrite: replace an earlier data folder at ``out``.
@@ -104,6 +107,7 @@ def write_synthetic(
     title_bytes = titles * (row_bytes + LINE_BYTES)
     known_bytes = KNOWN_TITLES * row_bytes if users and titles > KNOWN_TITLES else 0  # written twice, for a while
     user_bytes = users * (dim * np.dtype(user_dtype).itemsize + _USER_ID_BYTES + seen_per_user * _SEEN_BYTES)
+    seen = 0
     try:
         _check_room(out, title_bytes + known_bytes + directions_bytes(dim) + user_bytes)
         with new_folder(out) as folder:
@@ -116,7 +120,7 @@ def write_synthetic(
                     write_users(folder, pool, (users, dim), seed, user_dtype, workers, progress)
                     forget_known(folder)
             if pool is not None and seen_per_user:
-                write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
+                seen = write_seen(folder, pool, (users, titles), seed, seen_per_user, progress)
     except OSError as error:
         if error.errno == errno.ENOMEM:
             raise MemoryError(error.strerror) from error
@@ -124,7 +128,7 @@ def write_synthetic(
         raise StorageError(f"cannot write {out}: {error.strerror or error}", fix=fix) from error
     seconds = time.perf_counter() - started
     written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return SyntheticReport(written, seconds, written / seconds, made_by)
+    return SyntheticReport(written, seconds, written / seconds, made_by, seen)
 
 
 def _check_limits(**arguments: int) -> None:

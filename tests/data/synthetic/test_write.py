@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from conftest import run_python
+from conftest import Semrec, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -267,6 +267,18 @@ def test_arguments_out_of_their_limits(tmp_path: Path, change: dict[str, object]
         write(tmp_path / "x", **change)
     assert message in caught.value.message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_few_titles_of_which_users_see_fewer_than_was_asked_are_told(tmp_path: Path, semrec: Semrec) -> None:
+    """Once a fault: of 50 titles asked for, users silently saw 3 of 10."""
+    few = ("dataset", "synth", tmp_path / "few", "--titles", 10, "--users", 50, "--dim", 8)
+    made = semrec(*few, "--seen", 50)
+    rows = duckdb.sql(f"SELECT count(*) FROM '{tmp_path / 'few/users/seen.parquet'}'").fetchall()[0][0]
+    assert made.err.startswith(f"note: users have seen {rows / 50:.1f} titles on average, not 50: with more --titles")
+    assert "note" not in semrec(*few, "--overwrite", "--seen", 1).err
+    assert "note" not in semrec(*few, "--overwrite").err
+    told = semrec(*few, "--overwrite", "--seen", 50, "--json")
+    assert (told.err, told.document["seen"]) == ("", rows)
 
 
 def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
