@@ -11,10 +11,10 @@ import click
 from semrec_faiss.cli.answers import tell_answers
 from semrec_faiss.cli.index.order import check_order
 from semrec_faiss.cli.lists import export, replaced_lists_told, tell_summary
+from semrec_faiss.cli.numbers import WholeNumber
 from semrec_faiss.cli.options import (
     CLUSTER,
     FilePath,
-    WholeNumber,
     asked_argument,
     json_option,
     parse_ratings,

@@ -9,7 +9,8 @@ import click
 
 from semrec_faiss.cli.extras import needs_extra
 from semrec_faiss.cli.groups import Group
-from semrec_faiss.cli.options import FilePath, WholeNumber, ray_option, set_option
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import FilePath, ray_option, set_option
 from semrec_faiss.cli.printing import say
 
 DEFAULT = "run"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import WholeNumber, count_option, index_argument, json_option, results_option, set_option
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import count_option, index_argument, json_option, results_option, set_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import FiniteRange, WholeNumber, json_option, results_option
+from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
+from semrec_faiss.cli.options import json_option, results_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table
 from semrec_faiss.errors import UsageError
 

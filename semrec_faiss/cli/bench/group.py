@@ -15,7 +15,8 @@ from semrec_faiss.cli.bench.serve import serve
 from semrec_faiss.cli.bench.update import update
 from semrec_faiss.cli.ending import run_bench
 from semrec_faiss.cli.groups import Group
-from semrec_faiss.cli.options import FilePath, WholeNumber, json_option, results_option, set_option
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import FilePath, json_option, results_option, set_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_table, say_if_disturbed
 
 if TYPE_CHECKING:

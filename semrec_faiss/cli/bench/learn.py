@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import run_bench
-from semrec_faiss.cli.options import WholeNumber, json_option, results_option
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import json_option, results_option
 from semrec_faiss.cli.printing import print_table
 
 if TYPE_CHECKING:

@@ -9,16 +9,8 @@ import click
 
 from semrec_faiss.cli.ending import run_bench
 from semrec_faiss.cli.extras import needs_extra
-from semrec_faiss.cli.options import (
-    FilePath,
-    FiniteRange,
-    WholeNumber,
-    count_option,
-    index_argument,
-    json_option,
-    results_option,
-    set_option,
-)
+from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
+from semrec_faiss.cli.options import FilePath, count_option, index_argument, json_option, results_option, set_option
 from semrec_faiss.cli.printing import as_ms, print_table
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from semrec_faiss.cli.data.exchange import export_files, import_file
 from semrec_faiss.cli.data.learning import learn
 from semrec_faiss.cli.data.texts import embed, movielens
 from semrec_faiss.cli.groups import Group
-from semrec_faiss.cli.options import FilePath, WholeNumber, json_option
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.options import FilePath, WholeNumber, json_option, profile_changes, profile_options
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import FilePath, json_option, profile_changes, profile_options
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
 

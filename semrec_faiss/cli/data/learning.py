@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.options import FilePath, FiniteRange, WholeNumber, json_option, ray_option
+from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
+from semrec_faiss.cli.options import FilePath, json_option, ray_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars
 
 if TYPE_CHECKING:

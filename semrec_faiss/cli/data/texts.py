@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from typing_extensions import Unpack
 
-from semrec_faiss.cli.options import FilePath, WholeNumber, json_option, ray_option
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import FilePath, json_option, ray_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 
 if TYPE_CHECKING:

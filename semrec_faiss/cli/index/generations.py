@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from semrec_faiss.cli.options import FilePath, WholeNumber, index_argument, json_option, ray_option, set_option
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import FilePath, index_argument, json_option, ray_option, set_option
 from semrec_faiss.cli.printing import as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import DamagedIndexError, UsageError, quoted
 from semrec_faiss.index.generations.generation import Generation

@@ -11,7 +11,8 @@ import click
 
 from semrec_faiss.cli.index.id_lists import ids_in
 from semrec_faiss.cli.index.order import check_order
-from semrec_faiss.cli.options import FilePath, FiniteRange, index_argument, json_option, ray_option
+from semrec_faiss.cli.numbers import FiniteRange
+from semrec_faiss.cli.options import FilePath, index_argument, json_option, ray_option
 from semrec_faiss.cli.printing import as_size, print_json, progress_bars
 from semrec_faiss.errors import UsageError
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.options import WholeNumber, index_argument, json_option, set_option
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import index_argument, json_option, set_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:

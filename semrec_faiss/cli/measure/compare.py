@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semrec_faiss.cli.options import FilePath, WholeNumber, index_argument, json_option, set_option
+from semrec_faiss.cli.numbers import WholeNumber
+from semrec_faiss.cli.options import FilePath, index_argument, json_option, set_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError, quoted
 

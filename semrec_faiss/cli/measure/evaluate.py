@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semrec_faiss.cli.ending import tell
-from semrec_faiss.cli.options import (
-    FilePath,
-    FiniteRange,
-    WholeNumber,
-    index_argument,
-    json_option,
-    profile_changes,
-    profile_options,
-    set_option,
-)
+from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
+from semrec_faiss.cli.options import FilePath, index_argument, json_option, profile_changes, profile_options, set_option
 from semrec_faiss.cli.printing import print_table, progress_bars
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from semrec_faiss.cli.ending import tell
-from semrec_faiss.cli.options import FilePath, FiniteRange, WholeNumber, json_option, set_option
+from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
+from semrec_faiss.cli.options import FilePath, json_option, set_option
 from semrec_faiss.cli.printing import as_size, print_table, progress_bars, say
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.options import FilePath, FiniteRange, WholeNumber, json_option
+from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
+from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, say, say_if_disturbed
 
 if TYPE_CHECKING:

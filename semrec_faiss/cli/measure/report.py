@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.options import FilePath, FiniteRange, json_option
+from semrec_faiss.cli.numbers import FiniteRange
+from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import print_json, print_table, say
 from semrec_faiss.errors import DataError
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.options import FilePath, FiniteRange, WholeNumber, json_option, set_option
+from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
+from semrec_faiss.cli.options import FilePath, json_option, set_option
 from semrec_faiss.cli.printing import as_ms, print_json, print_table, progress_bars, say
 
 MOST_BATCH = 1_000_000
