@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from semrec_faiss.cli.numbers import UnfitNumber
 from semrec_faiss.cli.printing import print_json
 from semrec_faiss.cli.signals import Terminated, ended_cleanly
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError, StorageError, UsageError, quoted, told_shortly
@@ -91,7 +92,9 @@ def _explain(error: Exception, arguments: Sequence[str], as_json: bool) -> int:
         shown = io.StringIO()
         error.show(shown)
         click.echo(told_shortly(_with_short_values(shown.getvalue(), arguments)), nl=False, err=True)
-        told: SemrecError = UsageError(_with_short_values(error.format_message(), arguments))
+        fix = error.fix if isinstance(error, UnfitNumber) else None
+        _say_fix(fix)
+        told: SemrecError = UsageError(_with_short_values(error.format_message(), arguments), fix=fix)
         told.exit_code = error.exit_code
     else:
         told = _as_ours(error) or _mistake(error)
@@ -167,6 +170,10 @@ def _about_this_machine(error: Exception) -> SemrecError | None:
 
 def _say_error(message: str, fix: str | None) -> None:
     click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    _say_fix(fix)
+
+
+def _say_fix(fix: str | None) -> None:
     if fix:
         click.echo(click.style("  fix: ", fg="green") + fix, err=True)
 

@@ -12,8 +12,19 @@ import click
 from semrec_faiss.errors import quoted
 
 
+class UnfitNumber(click.BadParameter):
+    """What is no number, or lies outside the limits of an option; ``fix`` is what to give, where that is known."""
+
+    def __init__(
+        self, message: str, param: click.Parameter | None, ctx: click.Context | None, instead: float | None = None
+    ) -> None:
+        super().__init__(message, ctx, param)
+        named = "" if not isinstance(param, click.Option) else f"{param.opts[0]} "
+        self.fix = None if instead is None else f"{named}{instead}"
+
+
 class WholeNumber(click.IntRange):
-    """A whole number, in a range or any, in digits; of 1,000,000 or 1e6 the error says what to type."""
+    """A whole number, in a range or any, in digits; of 1,000,000 or 1e6 the fix is what to type."""
 
     name = "integer"
 
@@ -21,13 +32,12 @@ class WholeNumber(click.IntRange):
         """Read the number."""
         try:
             number = int(value)
-        except ValueError:
+        except ValueError as error:
             meant = _in_digits(value)
-            fits = meant is not None and (self.min or 0) <= meant and (self.max is None or meant <= self.max)
-            write = f"; write {meant}" if fits else ""
-            self.fail(f"{quoted(value)} is not a whole number{_told_range(self)}{write}.", param, ctx)
+            told = f"{quoted(value)} is not a whole number{_told_range(self)}."
+            raise UnfitNumber(told, param, ctx, None if meant is None else _nearest(self, meant)) from error
         if not _holds(self, number):
-            self.fail(f"{number} is not a whole number{_told_range(self)}.", param, ctx)
+            raise UnfitNumber(f"{number} is not a whole number{_told_range(self)}.", param, ctx, _nearest(self, number))
         return number
 
     def _describe_range(self) -> str:
@@ -41,6 +51,14 @@ def _holds(limits: click.IntRange | click.FloatRange, number: float) -> bool:
     if least is not None and (number < least or (limits.min_open and number == least)):
         return False
     return most is None or number <= most
+
+
+def _nearest(limits: click.IntRange | click.FloatRange, number: float) -> float | None:
+    """Return the number within limits that is nearest to one; None where there is no nearest, as above 0."""
+    least, most = limits.min, limits.max
+    if least is not None and (number < least or (limits.min_open and number == least)):
+        return None if limits.min_open else least
+    return most if most is not None and number > most else number
 
 
 def _told_range(limits: click.IntRange | click.FloatRange) -> str:
@@ -72,12 +90,12 @@ class FiniteRange(click.FloatRange):
         """Read the number."""
         try:
             number = float(value)
-        except ValueError:
-            self.fail(f"{quoted(value)} is not a number{_told_range(self)}.", param, ctx)
+        except ValueError as error:
+            raise UnfitNumber(f"{quoted(value)} is not a number{_told_range(self)}.", param, ctx) from error
         if not math.isfinite(number):
-            self.fail(f"{quoted(value)} is not a finite number.", param, ctx)
+            raise UnfitNumber(f"{quoted(value)} is not a finite number.", param, ctx)
         if not _holds(self, number):
-            self.fail(f"{value} is not a number{_told_range(self)}.", param, ctx)
+            raise UnfitNumber(f"{value} is not a number{_told_range(self)}.", param, ctx, _nearest(self, number))
         return number
 
     def _describe_range(self) -> str:

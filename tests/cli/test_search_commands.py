@@ -464,17 +464,17 @@ def expect(ended: Ended, code: int, *said: str) -> None:
         (["--range", "year=1990..1980"], 2, ["1990 to 1980 is an empty span of 'year'", "1980 to 1990"]),
         (["--range", "title=b..a"], 2, ["b to a is an empty span of 'title'"]),
         (["--range", "year=nan..1990"], 2, ["'nan' is not a number"]),
-        (["--diversity", "1.5"], 2, ["1.5 is not a number from 0 to 1."]),
-        (["--diversity", "-1e-9"], 2, ["-1e-9 is not a number from 0 to 1."]),
+        (["--diversity", "1.5"], 2, ["1.5 is not a number from 0 to 1.\n  fix: --diversity 1\n"]),
+        (["--diversity", "-1e-9"], 2, ["-1e-9 is not a number from 0 to 1.\n  fix: --diversity 0\n"]),
         (["--diversity", "much"], 2, ["'much' is not a number from 0 to 1."]),
         (["--diversity", "nan"], 2, ["'nan' is not a finite number."]),
         (["--diversity", "-1"], 2, ["-1"]),
-        (["-k", "0"], 2, ["'-k' / '--count': 0 is not a whole number from 1 on."]),
+        (["-k", "0"], 2, ["'-k' / '--count': 0 is not a whole number from 1 on.\n  fix: -k 1\n"]),
         (["-k", "many"], 2, ["'many' is not a whole number from 1 on.\n"]),
-        (["-k", "1,000"], 2, ["'1,000' is not a whole number from 1 on; write 1000.\n"]),
-        (["-k", "1e3"], 2, ["'1e3' is not a whole number from 1 on; write 1000.\n"]),
-        (["-k", "1.0"], 2, ["'1.0' is not a whole number from 1 on; write 1.\n"]),
-        (["-k", "-1e3"], 2, ["'-1e3' is not a whole number from 1 on.\n"]),  # nor would -1000 be
+        (["-k", "1,000"], 2, ["'1,000' is not a whole number from 1 on.\n  fix: -k 1000\n"]),
+        (["-k", "1e3"], 2, ["'1e3' is not a whole number from 1 on.\n  fix: -k 1000\n"]),
+        (["-k", "1.0"], 2, ["'1.0' is not a whole number from 1 on.\n  fix: -k 1\n"]),
+        (["-k", "-1e3"], 2, ["'-1e3' is not a whole number from 1 on.\n  fix: -k 1\n"]),
         (["-k", "10,00"], 2, ["'10,00' is not a whole number from 1 on.\n"]),
         (["-k", "1e999999"], 2, ["'1e999999' is not a whole number from 1 on.\n"]),
         (["--strategy", "fastest"], 2, ["'fastest' is not one of 'auto', 'overfetch', 'subset', 'selector'"]),
@@ -498,7 +498,7 @@ def test_options_that_cannot_work(
 
 def test_numbers_out_of_range_are_told_with_the_range_in_words(semrec: Semrec, index: Path) -> None:
     for option, number, told in (
-        ("--interests", "65", "65 is not a whole number from 1 to 64."),
+        ("--interests", "65", "65 is not a whole number from 1 to 64.\n  fix: --interests 64\n"),
         ("--half-life", "0", "0 is not a number above 0."),
         ("--popularity", "1000.00001", "1000.00001 is not a number from 0 to 1000."),
     ):
@@ -616,8 +616,8 @@ def test_the_process_ends_with_the_code_and_no_traceback(index: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (("serve", "run", "index", "--max-results", "250,000"), "a whole number; write 250000."),
-        (("dataset", "synth", "out", "--titles", "1e6"), "a whole number from 1 on; write 1000000."),
+        (("serve", "run", "index", "--max-results", "250,000"), "a whole number.\n  fix: --max-results 250000\n"),
+        (("dataset", "synth", "out", "--titles", "1e6"), "a whole number from 1 on.\n  fix: --titles 1000000\n"),
         (("bench", "gpu", "--titles", "many"), "a whole number"),
         (("build", "flat", "--replicas", "0,5"), "a whole number from 1 on."),
     ],
@@ -627,6 +627,10 @@ def test_a_number_with_commas_or_a_power_is_told_in_digits(command: tuple[str, .
     ended = semrec(*command)
     assert (ended.code, ended.out) == (2, "")
     assert f"{command[-1]!r} is not {told}" in ended.err
+
+
+def test_the_number_to_give_is_told_to_programs_too(semrec: Semrec) -> None:
+    assert json.loads(semrec("similar", "index", "Alien", "-k", "0", "--json").out)["fix"] == "-k 1"
 
 
 def test_an_index_that_comes_second_is_told_to_come_first(semrec: Semrec, index: Path) -> None:
