@@ -11,6 +11,7 @@ import click
 from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
 from semrec_faiss.cli.options import FilePath, json_option, ray_option
 from semrec_faiss.cli.printing import print_json, print_table, progress_bars
+from semrec_faiss.data.interactions.limits import MOST_DIMENSIONS, MOST_SEED, MOST_TEXT_WEIGHT
 
 if TYPE_CHECKING:
     from semrec_faiss.data.interactions.divided import Workers
@@ -38,15 +39,22 @@ def _learners(address: str | None) -> Workers:
     type=FilePath(),
     help="user_id, media_id, and rating and timestamp where known, .csv or .parquet. [default: FOLDER's seen titles]",
 )
-@click.option("--rank", default=256, show_default=True, type=WholeNumber(1, 4096), help="Collaborative dimensions.")
 @click.option(
-    "--text-dim", "directions", default=128, show_default=True, type=WholeNumber(1, 4096), help="Text dimensions."
+    "--rank", default=256, show_default=True, type=WholeNumber(1, MOST_DIMENSIONS), help="Collaborative dimensions."
+)
+@click.option(
+    "--text-dim",
+    "directions",
+    default=128,
+    show_default=True,
+    type=WholeNumber(1, MOST_DIMENSIONS),
+    help="Text dimensions.",
 )
 @click.option(
     "--text-weight",
     default=0.8,
     show_default=True,
-    type=FiniteRange(0, 1_000_000),
+    type=FiniteRange(0, MOST_TEXT_WEIGHT),
     help="Weight of texts in a score, relative to what people did.",
 )
 @click.option(
@@ -60,7 +68,7 @@ def _learners(address: str | None) -> Workers:
     "--liked", default=4.0, show_default=True, type=FiniteRange(), help="The rating from which a title is liked."
 )
 @click.option(
-    "--seed", default=7, show_default=True, type=WholeNumber(0, 2**31 - 1), help="Random seed of the decomposition."
+    "--seed", default=7, show_default=True, type=WholeNumber(0, MOST_SEED), help="Random seed of the decomposition."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the data folder OUT when it exists.")
 @ray_option

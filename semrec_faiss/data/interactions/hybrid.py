@@ -17,6 +17,7 @@ from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.profile import LEARNED, Profile
 from semrec_faiss.data.interactions.divided import HERE, DividedRatings, Workers
 from semrec_faiss.data.interactions.factors import new_title_map, rating_matrix, title_factors
+from semrec_faiss.data.interactions.limits import MOST_DIMENSIONS, MOST_SEED, MOST_TEXT_WEIGHT
 from semrec_faiss.data.interactions.profiles import profile_weights, weight_matrix
 from semrec_faiss.data.interactions.text_part import TextProjection
 from semrec_faiss.data.users import History
@@ -25,10 +26,6 @@ from semrec_faiss.progress import Progress, silent
 SAMPLE_USERS = 512
 SAMPLE_TITLES = 16_384
 """The scores that the two parts are weighed by are those of so many users for so many titles."""
-
-
-MOST_TEXT_WEIGHT = 1e6
-"""Far beyond what leaves ratings any say; vectors of much more would not be finite."""
 
 
 class LearnSettings(BaseModel):
@@ -46,13 +43,13 @@ class LearnSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rank: Annotated[int, Field(ge=1, le=4096)] = 256
+    rank: Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)] = 256
     iterations: Annotated[int, Field(ge=0, le=100)] = 4
     shrinkage: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.03
-    directions: Annotated[int, Field(ge=1, le=4096)] = 128
+    directions: Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)] = 128
     text_weight: Annotated[float, Field(ge=0, le=MOST_TEXT_WEIGHT, allow_inf_nan=False)] = 0.8
     profile: Profile = LEARNED
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 7
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def profile_of(config: Config, source: Source) -> Profile | None:
         ConfigError: learned vectors would be normalised, or a profile has no histories to work on.
     """
     if source.transformation is not None:
-        check_lengths_stay(source.name, config.index)
+        _refuse_unit_length(source.name, config.index)
     if config.profile is None:
         return source.profile
     if source.users is None or source.users.seen is None:
@@ -200,8 +200,17 @@ def profile_of(config: Config, source: Source) -> Profile | None:
     return config.profile
 
 
-def check_lengths_stay(name: object, index: IndexConfig) -> None:
-    """Raise ConfigError where an index would bring learned vectors, those of ``name``, to unit length."""
+def check_lengths_stay(dataset: str | Path, index: IndexConfig) -> None:
+    """Raise ConfigError where an index would bring the vectors of a data folder to unit length, and they were learned.
+
+    Raises:
+        NotFoundError, DataError: as `find_data_folder`.
+    """
+    if has_transformation(find_data_folder(dataset).media_vectors.parent):
+        _refuse_unit_length(dataset, index)
+
+
+def _refuse_unit_length(name: object, index: IndexConfig) -> None:
     if index.normalize:
         raise ConfigError(
             f"{name} holds learned vectors, whose lengths tell how well a title is liked; index.normalize is true",

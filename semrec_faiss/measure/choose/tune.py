@@ -13,8 +13,6 @@ from typing import Any
 from semrec_faiss.config.index_types import GPU_LIMIT, IndexConfig
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.config.schema import Config
-from semrec_faiss.data.folder.layout import find_data_folder
-from semrec_faiss.data.interactions.transformation_file import has_transformation
 from semrec_faiss.errors import ConfigError, UsageError
 from semrec_faiss.index.build.source import check_lengths_stay
 from semrec_faiss.index.factory import resolve
@@ -132,8 +130,7 @@ def tune(
     folder = config.dataset.folder
     if folder is None:
         raise ConfigError("no dataset is given", fix="set dataset: in the config, or --dataset DIR")
-    if has_transformation(find_data_folder(folder).media_vectors.parent):
-        check_lengths_stay(folder, config.index)
+    check_lengths_stay(folder, config.index)
     with tempfile.TemporaryDirectory(prefix="semrec-tune-") as scratch:
         asked = queries or QuerySettings(titles=200, users=0)
         data = SweepData(

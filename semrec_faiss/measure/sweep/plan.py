@@ -13,7 +13,6 @@ from semrec_faiss.config.schema import DeviceConfig
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.data.folder.layout import DataFolder, find_data_folder, open_vectors
 from semrec_faiss.data.folder.parquet import parquet_parts
-from semrec_faiss.data.interactions.transformation_file import has_transformation
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.errors import ConfigError, DeviceError
@@ -191,8 +190,7 @@ def _trials_over(
 def _settle(index: IndexConfig, wanted: DeviceConfig, data: DataRef) -> tuple[IndexConfig, Device]:
     """Resolve what is automatic and refuse what does not fit the data or this machine."""
     resolved = resolve(index, data.titles, data.dim)
-    if has_transformation(find_data_folder(data.path).media_vectors.parent):
-        check_lengths_stay(data.path, resolved)
+    check_lengths_stay(data.path, resolved)
     if isinstance(resolved, FactoryIndex):
         empty_index(resolved, data.dim)  # FAISS says whether it knows the string
     device = choose_device(wanted, resolved)
