@@ -38,7 +38,9 @@ def nearest(query: np.ndarray, leave_out: set[int], k: int) -> list[str]:
     [
         (VECTORS, SONGS),
         (VECTORS.astype(np.float64), pd.DataFrame(SONGS)),
+        (VECTORS, pd.DataFrame(SONGS).set_index("sku")),
         (VECTORS, pl.DataFrame(SONGS)),
+        (pd.DataFrame(VECTORS, index=pd.Index(range(COUNT), name="sku")), SONGS),
         (pd.DataFrame(VECTORS), pa.table(SONGS)),
         (pd.DataFrame({"embedding": list(VECTORS)}), SONGS),
         (pd.DataFrame({"embedding": list(VECTORS)})["embedding"], pd.DataFrame(SONGS)),
@@ -52,7 +54,17 @@ def nearest(query: np.ndarray, leave_out: set[int], k: int) -> list[str]:
         (VECTORS, [{"sku": sku, "name": name} for sku, name in zip(*SONGS.values(), strict=True)]),
     ],
     ids=[
-        *("dict", "pandas", "polars", "frame of numbers", "frame of vectors", "pandas series", "array of arrays"),
+        *(
+            "dict",
+            "pandas",
+            "ids as index",
+            "polars",
+            "frame of numbers with an index",
+            "frame of numbers",
+            "frame of vectors",
+            "pandas series",
+            "array of arrays",
+        ),
         *("polars series", "polars series of arrays", "arrow", "dict with a series", "polars with vectors"),
         *("pandas with vectors", "records"),
     ],

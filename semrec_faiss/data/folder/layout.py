@@ -158,10 +158,16 @@ def open_vectors(
             fix=_AS_FLOATS.get(dtype.name, "save them again: numpy.save(path, vectors.astype('float32'))"),
         )
     if len(shape) != 2:
-        raise DataError(f"{path}: the {what} have shape {shape}; two dimensions, (count, dim), are expected")
+        raise DataError(
+            f"{path}: the {what} have shape {shape}; two dimensions, (count, dim), are expected",
+            fix="save a row for each of them: numpy.save(path, vectors.reshape(count, dim))",
+        )
     rows, dim = shape
     if rows < 1 or dim < 1:
-        raise DataError(f"{path}: the {what} have shape {shape}; at least one vector of one dimension is expected")
+        raise DataError(
+            f"{path}: the {what} have shape {shape}; at least one vector of one dimension is expected",
+            fix="save them again, or leave the file out",
+        )
     _check_size(path, size, offset + rows * dim * dtype.itemsize, shape, dtype)
     if expect_rows is not None and rows != expect_rows:
         raise DataError(

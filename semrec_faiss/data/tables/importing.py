@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -26,6 +28,8 @@ from semrec_faiss.data.tables.vectors import VectorReader, note_unusable
 from semrec_faiss.errors import DataError, UsageError, quoted
 from semrec_faiss.progress import Progress, silent
 
+_NUMBERED = re.compile(r"(.*?)[0-9]+")
+_LEAST_DIMENSIONS = 4
 _IDS = ("media_id", "title")
 _WITHOUT_VECTORS = (
     "vectors: none; semrec dataset embed makes them of texts, semrec dataset learn of what people did (--interactions)"
@@ -193,10 +197,24 @@ def _vectors_of(table: Table, wish: TableWish, beside: Path | None) -> tuple[str
         raise UsageError(
             f"{table.name} has no column of lists or tensors of floats, and no .npy of its name lies beside it; its"
             f" columns are {', '.join(f'{one.name} ({one.type})' for one in table.schema)}",
-            fix="name the column with --vector, a .npy with --vectors, or give --without-vectors and then make them:"
+            fix=_of_columns(table.schema)
+            or "name the column with --vector, a .npy with --vectors, or give --without-vectors and then make them:"
             " semrec dataset embed of texts, semrec dataset learn of what people did",
         )
     return chosen, notes if chosen is not None else (f"vectors: {beside}, which lies beside the table",)
+
+
+def _of_columns(schema: Any) -> str:
+    """Say how vectors are taken whose dimensions are columns of their own, where some look so: dim_0, dim_1, ...."""
+    named = [_NUMBERED.fullmatch(one.name) for one in schema if pa.types.is_floating(one.type)]
+    stems = Counter(found[1] for found in named if found)
+    stem, count = max(stems.items(), key=lambda one: one[1], default=("", 0))
+    if count < _LEAST_DIMENSIONS:
+        return ""
+    return (
+        f"are {stem}… the dimensions? numpy.save('vectors.npy', frame.filter(regex=r'^{stem}\\d+$').to_numpy()) makes"
+        " vectors of them in pandas; then give the table without these columns, and --vectors vectors.npy"
+    )
 
 
 def _split(schema: Any, parts: Mapping[str, str], wish: TableWish) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -244,7 +262,11 @@ class _Vectors:
     def _copy(self, mapped: NDArray[Any], rows: int) -> None:
         if len(mapped) != rows:
             counted = f"{self._path} has {len(mapped):,} vectors, the table has {rows:,} rows that can be read"
-            self._mistakes.note_text(f"{counted}; they must be of the same titles in the same order")
+            told = f"{counted}; they must be of the same titles in the same order"
+            if not self._mistakes.count:
+                turned = " numpy.save(path, vectors.T) turns these" * (mapped.shape[1] == rows)
+                raise DataError(told, fix=f"give an array with a row for each row of the table;{turned}".rstrip(";"))
+            self._mistakes.note_text(told)
             return
         beside = Mistakes()
         beside.begin_array(str(self._path))

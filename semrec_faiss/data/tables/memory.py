@@ -55,21 +55,31 @@ def as_table(value: Any, name: str) -> Table:
     return MemoryTable(name, arrow_of(value, name))
 
 
-def arrow_of(value: Any, name: str) -> Any:
-    """Return a pyarrow table of a frame, a mapping of columns or a list of records; raises UsageError otherwise."""
-    table = _arrow_of(value, name)
+def arrow_of(value: Any, name: str, *, with_index: bool = True) -> Any:
+    """Return a pyarrow table of a frame, a mapping of columns or a list of records.
+
+    Args:
+        value: of pandas, polars, Arrow, or Python's own.
+        name: of the table, for messages.
+        with_index: whether the index of a pandas frame is columns, where it has names, as in a file that pandas writes.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    table = _arrow_of(value, name, with_index=with_index)
     schema = readable_schema(table.schema)
     return table if schema.equals(table.schema) else table.cast(schema)
 
 
-def _arrow_of(value: Any, name: str) -> Any:
+def _arrow_of(value: Any, name: str, *, with_index: bool) -> Any:
     try:
         if isinstance(value, pa.Table):
             return value
         if isinstance(value, pa.RecordBatch):
             return pa.Table.from_batches([value])
         if type(value).__module__.startswith("pandas."):
-            return pa.Table.from_pandas(value, preserve_index=False).replace_schema_metadata(None)
+            frame = value.reset_index() if with_index and _has_named_index(value) else value
+            return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         if hasattr(value, "__arrow_c_stream__"):
             return pa.table(value)
         if isinstance(value, Mapping):
@@ -85,6 +95,11 @@ def _arrow_of(value: Any, name: str) -> Any:
         f"{name} is {type(value).__name__}; a table is expected",
         fix="give a pandas or polars DataFrame, an Arrow table, a dict of columns, a list of dicts, or a path",
     )
+
+
+def _has_named_index(frame: Any) -> bool:
+    names = frame.index.names
+    return any(each is not None for each in names) and not set(names) & set(getattr(frame, "columns", names))
 
 
 def _column(values: Any) -> Any:
@@ -169,7 +184,7 @@ def _numbers(vectors: Any) -> Any:
     """Return an array or a series as it is, and a frame of numbers, or of vectors alone, as one."""
     if not hasattr(vectors, "columns"):
         return vectors
-    table = arrow_of(vectors, "vectors")
+    table = arrow_of(vectors, "vectors", with_index=False)
     if table.num_columns == 1 and is_vector(table.schema.field(0).type):
         return table.column(0).to_pylist()
     return np.column_stack([column.to_numpy() for column in table.columns] or [[]])

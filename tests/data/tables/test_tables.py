@@ -351,10 +351,24 @@ def test_a_npy_beside_a_table_holds_its_vectors(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "data/media/content_vectors.npy"), vectors(dtype="float16"))
     np.save(tmp_path / "p.npy", vectors(COUNT - 1))
     assert "has 59 vectors, the table has 60 rows" in refusal(tmp_path / "p.parquet", tmp_path / "no").message
+    for odd, told, fix in (
+        (vectors().T, "has 8 vectors, the table has 60", "vectors.T) turns these"),
+        (vectors()[:, 0], "two dimensions, (count, dim), are expected", "vectors.reshape(count, dim)"),
+    ):
+        np.save(tmp_path / "p.npy", odd)
+        error = refusal(tmp_path / "p.parquet", tmp_path / "no")
+        assert told in error.message and fix in str(error.fix)
     np.save(tmp_path / "p.npy", vectors() * (np.arange(COUNT) != 7)[:, None])
     assert refusal(tmp_path / "p.parquet", tmp_path / "no").message == f"{tmp_path}/p.npy[7]: is all zero"
     pq.write_table(products(), tmp_path / "p.parquet")
     assert isinstance(refusal(tmp_path / "p.parquet", tmp_path / "no"), UsageError)
+
+
+def test_vectors_whose_dimensions_are_columns_are_told_for_what_they_are(tmp_path: Path) -> None:
+    wide = {f"dim_{at}": column for at, column in enumerate(vectors(3).T)}
+    pq.write_table(pa.table({"id": ["a", "b", "c"], "title": ["A", "B", "C"], **wide}), tmp_path / "wide.parquet")
+    error = refusal(tmp_path / "wide.parquet", tmp_path / "no")
+    assert "are dim_… the dimensions? " in str(error.fix) and r"frame.filter(regex=r'^dim_\d+$')" in str(error.fix)
 
 
 def test_columns_are_named_or_guessed_and_what_is_hidden_stays(tmp_path: Path) -> None:
