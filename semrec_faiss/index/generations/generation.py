@@ -183,12 +183,17 @@ class NewGeneration:
         """Take in a file of another generation as it is, with its digest, by a hard link.
 
         Where the file system refuses links it is copied.
+
+        Raises:
+            DamagedIndexError: it is missing or of another size.
+            OSError: the disk is full or refuses.
         """
+        held = generation.mapped(name)
         try:
             os.link(generation.folder / name, self.folder / name)
             self._linked.add(name)
         except OSError:
-            shutil.copyfile(generation.folder / name, self.folder / name)
+            shutil.copyfile(held, self.folder / name)
         self.files[name] = generation.manifest.files[name]
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -598,6 +599,31 @@ def test_damage_to_any_file_of_a_segment_is_found_and_links_that_are_refused_are
         with pytest.raises(DamagedIndexError):
             verify(index)
         path.write_bytes(whole)
+    verify(index)
+
+
+def test_an_update_takes_over_no_file_that_is_missing_or_of_another_size(tmp_path: Path) -> None:
+    """What is missing was told as a disk that refuses, with "free space"; what an update does not read was linked."""
+    model, draws = begun(12)
+    index = model.build(tmp_path / "first", FLAT)
+    folder = write_folder(tmp_path / "change", draws.titles(2))
+    generation = IndexDirectory(index).current()
+    for name in generation.manifest.files:
+        path = generation.folder / name
+        whole = path.read_bytes()
+        for how in ("missing", "cut", "a folder"):
+            path.unlink()
+            if how == "cut":
+                path.write_bytes(whole[:-1])
+            elif how == "a folder":
+                path.mkdir()
+            with pytest.raises(DamagedIndexError, match=re.escape(name)):
+                update_index(index, Change(folder), compact_at=None)
+            if how == "a folder":
+                path.rmdir()
+            path.write_bytes(whole)
+    assert [path.name for path in index.glob("gen-*")] == ["gen-000001"]
+    update_index(index, Change(folder), compact_at=None)
     verify(index)
 
 
