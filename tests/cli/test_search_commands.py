@@ -567,6 +567,7 @@ def test_an_index_that_is_not_there(semrec: Semrec, tmp_path: Path, arguments: l
         (["--all-users", "--out", "x.parquet", "--show", "year"], "--explain and --show are of answers that are shown"),
         (["--all-users", "--out", "x.csv"], "x.csv promises another format; lists are written as Parquet"),
         (["--all-users", "--out", "x.json"], "x.json promises another format"),
+        (["--all-users", "--out", "x.npy"], "x.npy promises another format"),
     ],
 )
 def test_recommend_for_nobody_or_two(

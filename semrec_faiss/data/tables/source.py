@@ -48,8 +48,8 @@ class TableFiles:
 
 def promises_another(path: Path, *written: Format) -> bool:
     """Tell a path whose ending promises another format than the ones that are written to it."""
-    kind = "json" if path.suffix.lower() == ".json" else format_of(path)
-    return kind is not None and kind not in written
+    kind = format_of(path)
+    return path.suffix.lower() in (*_INSTEAD, ".npz", ".txt") or (kind is not None and kind not in written)
 
 
 def find_files(source: Path) -> TableFiles:

@@ -249,7 +249,7 @@ def test_round_trip_through_hdf5(tmp_path: Path, make_folder: Callable[..., Any]
     np.testing.assert_allclose(np.load(tmp_path / "back/media/content_vectors.npy"), made.unit, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["films.csv", "films.JSON", "films.jsonl.gz", "films.feather"])
+@pytest.mark.parametrize("name", ["films.csv", "films.JSON", "films.jsonl.gz", "films.feather", "films.npy"])
 def test_an_ending_that_promises_another_format_is_refused(
     make_folder: Callable[..., Any], tmp_path: Path, name: str
 ) -> None:
