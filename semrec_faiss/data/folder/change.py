@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semrec_faiss.data.demo import or_demos
-from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, METADATA_TABLE, SEEN, USER_IDS, USER_VECTORS
+from semrec_faiss.data.folder.layout import (
+    MEDIA_VECTORS,
+    METADATA,
+    METADATA_TABLE,
+    SEEN,
+    USER_IDS,
+    USER_VECTORS,
+    refuse_another_seen,
+)
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 
 _PARTS = {
@@ -57,6 +65,8 @@ def find_change_folder(root: Path) -> ChangeFolder:
         if METADATA in there:
             raise DataError(f"{root} has {METADATA} and {METADATA_TABLE}", fix="remove the one that is not meant")
         there[METADATA] = root / METADATA_TABLE
+    if SEEN not in there:
+        refuse_another_seen(root)
     if not there:
         raise DataError(f"{root} holds no change", fix=_LAYOUT)
     if MEDIA_VECTORS in there and METADATA not in there:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.vectors import NormStats, iter_float32_blocks, read_float32, vector_norms
 from semrec_faiss.errors import DataError, NotFoundError
-from semrec_faiss.kinds import what_instead
+from semrec_faiss.kinds import format_of, what_instead
 from semrec_faiss.paths import refuse_special
 
 __all__ = [
@@ -112,6 +112,8 @@ def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFold
         raise DataError(f"{folder / 'users'} is not a folder", fix=f"make it one, or remove it. {_LAYOUT}")
     user_vectors, user_ids = _optional(folder / USER_VECTORS), _optional(folder / USER_IDS)
     seen = folder / SEEN if (folder / SEEN).is_dir() else _optional(folder / SEEN)
+    if seen is None:
+        refuse_another_seen(folder)
     if user_vectors is not None and user_ids is None:
         raise DataError(f"{folder} has {USER_VECTORS} but no {USER_IDS}", fix=f"add the ids, or remove it. {_LAYOUT}")
     if user_ids is not None and user_vectors is None and seen is None:
@@ -122,6 +124,17 @@ def find_data_folder(root: str | Path, *, need_vectors: bool = True) -> DataFold
     if seen is not None and user_ids is None:
         raise DataError(f"{folder} has {SEEN} but no {USER_IDS}", fix=f"add the users, or remove {SEEN}. {_LAYOUT}")
     return DataFolder(folder, folder / MEDIA_VECTORS, folder / metadata, user_vectors, user_ids, seen)
+
+
+def refuse_another_seen(folder: Path) -> None:
+    """Refuse a table of seen titles in a format that is not read: it would be passed over without a word.
+
+    Raises:
+        DataError: there is one in users/.
+    """
+    another = next((each for each in sorted((folder / "users").glob("seen.*")) if format_of(each)), None)
+    if another is not None:
+        raise DataError(f"{another} is not read, {SEEN} is", fix=f"write it as {SEEN}, or name it otherwise")
 
 
 def rows_partner(path: Path) -> str:

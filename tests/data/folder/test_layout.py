@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from semrec_faiss.data.folder.change import find_change_folder
 from semrec_faiss.data.folder.layout import (
     MEDIA_VECTORS,
     METADATA,
@@ -152,6 +155,20 @@ def test_users_need_no_vectors_where_it_is_known_what_they_have_seen(tmp_path: P
 def test_what_makes_vectors_is_said_where_there_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="semrec dataset embed makes vectors of texts, semrec dataset learn of what"):
         find_data_folder(make_folder(tmp_path, METADATA))
+
+
+@pytest.mark.parametrize("find", [find_data_folder, find_change_folder])
+@pytest.mark.parametrize("name", ["seen.csv", "seen.jsonl", "seen.pq"])
+def test_seen_titles_in_another_format_are_not_passed_over(
+    tmp_path: Path, name: str, find: Callable[[Path], object]
+) -> None:
+    """Once a fault: a build said nothing, and users were recommended what they had seen."""
+    root = make_folder(tmp_path, MEDIA_VECTORS, METADATA, USER_IDS, USER_VECTORS)
+    (root / "users" / name).write_text("user_id,media_id\n")
+    with pytest.raises(DataError, match=rf"users/{re.escape(name)} is not read, users/seen\.parquet is\nwrite it as"):
+        find(root)
+    (root / "users" / "seen.parquet").mkdir()
+    find(root)  # where it was written, the other may stay
 
 
 def test_seen_without_users_is_refused(tmp_path: Path) -> None:
