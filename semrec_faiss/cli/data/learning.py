@@ -10,7 +10,7 @@ import click
 
 from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
 from semrec_faiss.cli.options import FilePath, json_option, ray_option
-from semrec_faiss.cli.printing import print_json, print_table, progress_bars
+from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
 from semrec_faiss.data.interactions.limits import MOST_DIMENSIONS, MOST_SEED, MOST_TEXT_WEIGHT
 
 if TYPE_CHECKING:
@@ -111,3 +111,5 @@ def learn(
         ["learned in", f"{report.fit_seconds:.1f} s, {report.seconds:.1f} s with reading and writing"],
     ]
     print_table(["", ""], rows, header=False)
+    if report.ignored:
+        say(f"note: rows of unknown titles or users, which were left out: {report.ignored}")

@@ -50,6 +50,7 @@ class LearnReport:
         users: how many users.
         users_without_likes: of these, those who like nothing; they get the mean of the others.
         interactions: how many were read.
+        ignored: further rows, of titles or users that are not known.
         rank: dimensions of the collaborative part.
         text_dim: dimensions of the text part; 0 without texts.
         text_scale: what the text part is multiplied by.
@@ -63,6 +64,7 @@ class LearnReport:
     users: int
     users_without_likes: int
     interactions: int
+    ignored: int
     rank: int
     text_dim: int
     text_scale: float
@@ -135,6 +137,7 @@ def learn_folder(
         users=len(ids),
         users_without_likes=int((likes == 0).sum()),
         interactions=len(history.rows),
+        ignored=history.ignored,
         rank=transformation.rank,
         text_dim=transformation.dim - transformation.rank,
         text_scale=round(transformation.text_scale, 6),

@@ -121,6 +121,11 @@ class IndexDirectory:
             raise UsageError(
                 f"{self.path} is a directory with other content", fix="name a new or empty directory as --output"
             )
+        within = self.path.absolute().parent
+        if (within / CURRENT_NAME).is_file():  # which would remove it as a generation that is no longer needed
+            raise UsageError(
+                f"{self.path} lies in the index {within}, whose files are its own", fix="name another --output"
+            )
         made = [folder for folder in (self.path, *self.path.absolute().parents) if not folder.exists()]
         with contextlib.ExitStack() as held:
             try:

@@ -118,7 +118,7 @@ def data_ref(path: Path, queries: QuerySettings) -> DataRef:
     if queries.titles > count // 2:
         raise ConfigError(
             f"queries.titles is {queries.titles}, but {path} has {count} titles, of which at most half can be asked",
-            fix=f"lower queries.titles to {count // 2}",
+            fix=f"lower queries.titles to {count // 2}; to tune, --titles {count // 2}",
         )
     users = 0 if folder.user_vectors is None else len(open_vectors(folder.user_vectors, expect_dim=dim))
     if queries.users > users:

@@ -87,6 +87,17 @@ def test_parquet_csv_and_a_folders_own_are_read_alike(source: Path, tmp_path: Pa
     assert (report.users, report.users_without_likes, report.interactions) == (32, 2, 271)
 
 
+def test_rows_of_unknown_titles_are_counted_and_told(source: Path, tmp_path: Path, semrec: Semrec) -> None:
+    """Once a fault: nobody said that most of a file was left out."""
+    rows = (source / "ratings.csv").read_text()
+    (tmp_path / "ratings.csv").write_text(rows + rows.splitlines()[1].replace("m0", "gone", 1) + "\n")
+    learn = ("dataset", "learn", source / "texts", tmp_path / "out", "--rank", 8, "--text-dim", 5, "--interactions")
+    told = semrec(*learn, tmp_path / "ratings.csv")
+    assert told.err == "note: rows of unknown titles or users, which were left out: 1\n"
+    assert semrec(*learn, source / "ratings.csv", "--overwrite").err == ""
+    assert semrec(*learn, tmp_path / "ratings.csv", "--overwrite", "--json").document["ignored"] == 1
+
+
 def test_ratings_of_movielens_are_spelled_as_its_titles_are(source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "ml"
     shutil.copytree(source / "texts", folder)

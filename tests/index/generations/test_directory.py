@@ -328,6 +328,14 @@ def test_every_generation_is_listed_damaged_ones_too(tmp_path: Path, build: Buil
         IndexDirectory(tmp_path / "nothing").generations()
 
 
+def test_an_index_is_not_made_in_another(tmp_path: Path, build: Build) -> None:
+    """Once a fault: as a generation of the other that was no longer needed, it would have been removed."""
+    build(tmp_path, "One")
+    with pytest.raises(UsageError, match=r"gen-000009 lies in the index .*, whose files are its own"):
+        build(tmp_path / "gen-000009", "Two")
+    assert not (tmp_path / "gen-000009").exists()
+
+
 @pytest.mark.parametrize("file", ["index.faiss", "items.parquet", "users.npy", "MANIFEST.json"])
 def test_a_damaged_generation_is_not_rolled_back_to(tmp_path: Path, build: Build, file: str) -> None:
     build(tmp_path, "One")
