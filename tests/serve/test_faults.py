@@ -42,7 +42,7 @@ def test_what_cannot_be_written_is_nobody_elses_and_the_next_is_answered(
     asker = new_asker(index)
     asker.load().inline_queries = 64
     monkeypatch.setattr("semrec_faiss.serve.asking.together.BESIDE", beside)
-    monkeypatch.setattr("semrec_faiss.serve.asking.together.arrow_stream", fails)
+    monkeypatch.setattr("semrec_faiss.serve.asking.waiting.arrow_stream", fails)
 
     async def together() -> list[Any]:
         kinds = ["*/*", ARROW, "*/*", ARROW, "*/*"]

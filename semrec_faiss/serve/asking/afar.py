@@ -24,7 +24,7 @@ from semrec_faiss.search.batching.joined import MOST_TOGETHER
 from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import plain as plain_wish
 from semrec_faiss.serve.asking.plain import MOST_QUERIES, Names, Plain, joined
-from semrec_faiss.serve.asking.together import Waiting, soon, tell, written
+from semrec_faiss.serve.asking.waiting import Waiting, soon, tell, written
 from semrec_faiss.serve.wire.messages import Reply
 
 KINDS = 8
