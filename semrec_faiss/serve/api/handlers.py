@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.errors import NotFoundError, SemrecError, UnavailableError, UsageError
 from semrec_faiss.index.saved.facts import facts_of
 from semrec_faiss.search.batching.batcher import Batch
+from semrec_faiss.serve.api.deadlines import by_deadline, late
 from semrec_faiss.serve.asking.afar import Afar, NotPlainError
 from semrec_faiss.serve.asking.answering import ask, rendered, seconds_of
 from semrec_faiss.serve.asking.plain import LookedUp, plain
@@ -133,7 +134,7 @@ class Handlers:
         """``GET /v1/index``: what `semrec info --json` says, of the index's path its name."""
         served = self._in_use()
         asked = (self.serving.index.absolute().name, served.recommender.saved.generation)
-        facts, detail = await self._by_deadline(self._facts.submit(facts_of, *asked), request)
+        facts, detail = await by_deadline(self._facts.submit(facts_of, *asked), request.due)
         return Reply(msgspec.json.encode(facts | detail), generation=served.name)
 
     async def live(self, _: Request) -> Reply:
@@ -234,7 +235,7 @@ class Handlers:
                     return await self._afar.ask(asked.plain, request.due, as_arrow=asked.as_arrow)
             return asked
         except TooLateError as error:
-            raise _late() from error
+            raise late() from error
 
     def _looked_up(self, request: Request, kind: type[msgspec.Struct], served: Served) -> LookedUp:
         as_arrow = reply_kind(request, kind) == ARROW
@@ -303,46 +304,10 @@ class Handlers:
         with due_at(due):
             found = ask(served, asked.question, asked.vectors)
         if time.monotonic() > due:  # a million titles take seconds to write
-            raise _late()
+            raise late()
         started, seconds = time.perf_counter(), seconds_of(found)
         reply = rendered(found, as_arrow=asked.as_arrow)
         return reply, seconds | {"render": time.perf_counter() - started}
 
     async def _in_thread(self, work: Callable[[], Result], request: Request) -> Result:
-        return await self._by_deadline(self._threads.submit(work), request)
-
-    async def _by_deadline(self, future: Future[Result], request: Request) -> Result:
-        """Wait for a result until the request's time is up; what has not begun then is not done.
-
-        The same as waiting for `asyncio.wrap_future` by `asyncio.wait_for`, at a fraction of what those cost.
-        """
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        future.add_done_callback(lambda _: _wake(loop, waiter))
-        timer = loop.call_later(request.due - time.monotonic(), _set_done, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            future.cancel()
-        if not future.done() or future.cancelled():
-            raise _late()
-        try:
-            return future.result()
-        except TooLateError as error:
-            raise _late() from error
-
-
-def _late() -> Refused:
-    fix = "ask again, with a longer deadline-ms if one was given"
-    return Refused(504, "the answer was not ready when the request's time was up", fix=fix)
-
-
-def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(_set_done, waiter)
-
-
-def _set_done(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+        return await by_deadline(self._threads.submit(work), request.due)
