@@ -23,6 +23,7 @@ from semrec_faiss.errors import DamagedIndexError, DeviceError, NotFoundError, S
 from semrec_faiss.index.memory.room import LackingRoom
 from semrec_faiss.index.saved.facts import facts_of
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.serve.asking.answering import ask
 from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.server import _Server
@@ -289,6 +290,34 @@ def test_how_it_goes_is_told_while(
         return [*(look.status_code for look in looks), (await first).status_code]
 
     assert asker.loop.run_until_complete(together()) == [200, 200, 200]
+
+
+@pytest.mark.parametrize("searched_by", ["the batcher", "the thread beside", "a filter's thread"])
+def test_it_is_not_live_while_a_search_hangs(
+    searched_by: str, index: Path, new_asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: nobody was answered any more, and whoever looked was told that all was well."""
+    asker = new_asker(index, limits={"deadline_ms": 100})
+    served = asker.load()
+    served.inline_queries = 64 if searched_by == "the thread beside" else 0
+    monkeypatch.setattr("semrec_faiss.serve.asking.together.BESIDE", 1)
+    monkeypatch.setattr("semrec_faiss.serve.api.handlers.HUNG_SECONDS", 0.1)
+    served.loop_queries = 0
+    run, ends = Searcher.run, threading.Event()
+
+    def hangs(*asked: Any) -> Any:
+        assert ends.wait(HANG_SECONDS)
+        return run(*asked)
+
+    question = {"title": "m00001"} | ({"genres": ["Crime"]} if searched_by == "a filter's thread" else {})
+    with monkeypatch.context() as patched:
+        patched.setattr(Searcher, "run", hangs)
+        assert asker.post("/v1/similar", question).status_code == 504
+        until(lambda: asker.get("/livez").status_code == 503)
+        assert "a search hangs: it has gone on for" in asker.get("/livez").json()["detail"]
+        ends.set()
+    until(lambda: asker.get("/livez").status_code == 200)
+    assert asker.post("/v1/similar", question, headers={"deadline-ms": "100"}).status_code in (200, 504)
 
 
 def test_titles_are_looked_up_for_nobody_who_has_gone(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:

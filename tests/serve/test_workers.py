@@ -36,13 +36,14 @@ from semrec_faiss.search.batching.asked import Asked
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.settings import read_settings
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.workers.child import Part
 from semrec_faiss.serve.workers.doors import door_in, make_door_folder
-from semrec_faiss.serve.workers.hanging import MOST_LOOKS, Beats
+from semrec_faiss.serve.workers.hanging import MOST_LOOKS, Beats, beat_on
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
 from semrec_faiss.serve.workers.restarting import FIRST_SECONDS, LONGEST_SECONDS, Restarts
@@ -401,12 +402,61 @@ def test_who_hangs_is_known_by_looks_that_saw_no_beat() -> None:
         assert beats.look({0, 1}) == ([1] if look > MOST_LOOKS else []), look
 
 
+LOOKS = "import semrec_faiss.serve.workers.hanging as one; one.MOST_LOOKS = 5; import semrec_faiss.__main__"
+
+
+@pytest.mark.slow
+def test_an_owner_that_hangs_ends_the_service(index: Path) -> None:
+    """Once a fault: nobody noticed, and all questions came too late for ever."""
+    process = Process(index, "--workers", "2", "--owner", "always", program=LOOKS)
+    owner, *_ = processes = _children(process)
+    try:
+        owner.send_signal(signal.SIGSTOP)
+        assert process.process.wait(HANG_SECONDS) == 6
+        process._reader.join(HANG_SECONDS)
+        assert "error: the owner of the device hangs: for 5 s" in "".join(process.said)
+        until(lambda: not any(is_running(one.pid) for one in processes))
+    finally:
+        process.process.kill()
+
+
+def test_who_searches_for_too_long_beats_no_more(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ends = threading.Event(), threading.Event()
+    here = Recommender.open(index)
+    run = Searcher.run
+
+    def slowly(*asked: Any) -> Any:
+        begun.set()
+        assert ends.wait(HANG_SECONDS)
+        return run(*asked)
+
+    monkeypatch.setattr(Searcher, "run", slowly)
+    monkeypatch.setattr("semrec_faiss.serve.workers.hanging.LOOK_SECONDS", 0.01)
+    tallies, asked = Tallies(), Asked(here.searcher, here.index.vectors([3]), Wish(2), None)
+    beats = lambda: tallies.total(tallies.beats)  # noqa: E731 - at once
+    with Batcher() as batcher:
+        threading.Thread(target=beat_on, args=(tallies, lambda: batcher.seconds_searching > 0.1), daemon=True).start()
+        for search in (batcher.submit, batcher.run):
+            begun.clear()
+            ends.clear()
+            searching = ThreadPoolExecutor(1).submit(search, asked)
+            assert begun.wait(HANG_SECONDS)
+            until(lambda: batcher.seconds_searching > 0.1)
+            time.sleep(0.05)
+            before = beats()
+            time.sleep(0.1)
+            assert beats() == before
+            ends.set()
+            searching.result(HANG_SECONDS)
+            until(lambda: beats() > before)  # noqa: B023 - at once
+            until(lambda: batcher.seconds_searching == 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("owner", ["never", "always"])
 def test_a_worker_that_hangs_is_replaced(owner: str, index: Path) -> None:
     """Once a fault: nobody noticed, and whose connection it held waited for ever."""
-    soon = "import semrec_faiss.serve.workers.hanging as one; one.MOST_LOOKS = 5"
-    process = Process(index, "--workers", "2", "--owner", owner, program=f"{soon}; import semrec_faiss.__main__")
+    process = Process(index, "--workers", "2", "--owner", owner, program=LOOKS)
     hung = _children(process)[-1]
     others = _alive(process) - {hung.pid}
     try:
@@ -414,7 +464,7 @@ def test_a_worker_that_hangs_is_replaced(owner: str, index: Path) -> None:
         process.until(lambda: len(_alive(process) - others - {hung.pid}) == 1)
         process.until(lambda: {_status(process.port) for _ in range(8)} == {200})
         assert others < _alive(process), "nobody else was killed"
-        assert any("hangs: its event loop has not run for 5 s" in line for line in process.said)
+        assert any("hangs: for 5 s its event loop has not run" in line for line in process.said)
         samples = _samples(process.port)
         assert (samples["semrec_workers_fallen_total"], samples["semrec_workers_hung_total"]) == (1, 1)
     except BaseException:

@@ -58,6 +58,7 @@ class Batcher:
         self._lock = threading.Lock()
         self._device = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._searching_since: float | None = None
         self._closed = self._ended = False
 
     def __enter__(self) -> Batcher:
@@ -70,6 +71,12 @@ class Batcher:
     def waiting(self) -> int:
         """How many callers wait for a search that has not begun."""
         return self._coming.qsize() + len(self._waiting)
+
+    @property
+    def seconds_searching(self) -> float:
+        """How long the search under way has taken so far; 0 where there is none."""
+        since = self._searching_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def run(self, asked: Asked) -> TopK:
         """Have queries searched: by this thread where the device is idle, or else together with others.
@@ -88,7 +95,7 @@ class Batcher:
             self._wait(asked)
             return turn.result()
         try:
-            started = time.monotonic()
+            self._searching_since = started = time.monotonic()
             if asked.due is not None and started > asked.due:
                 raise _too_late(asked, started)
             found = Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
@@ -97,6 +104,7 @@ class Batcher:
                 _tell(self._observe, Batch(1, len(asked.queries), waited, time.monotonic() - started))
             return found
         finally:
+            self._searching_since = None
             self._device.release()
 
     def submit(self, asked: Asked) -> Future[TopK]:
@@ -134,7 +142,9 @@ class Batcher:
     def _own(self) -> None:
         while self._somebody_waits():
             with self._device:  # who comes while it is busy is in the next batch
+                self._searching_since = time.monotonic()
                 self._answer(self._next())
+                self._searching_since = None
 
     def _somebody_waits(self) -> bool:
         """Wait for callers; False when there are none and there will be no more."""

@@ -44,6 +44,9 @@ LISTS = {Similar: ("titles",), Recommend: ("users",), Search: ("texts",)}
 _AGAIN = "ask again after the seconds of Retry-After"
 _RAISE = "have whoever runs the service raise"
 
+HUNG_SECONDS = 60.0
+"""So long a search may go on when nobody can be waiting for it any more: after that it is taken for one that hangs."""
+
 MOST_TITLES = 50
 """Of a look-up as one types."""
 
@@ -77,6 +80,14 @@ class Handlers:
     def waiting(self) -> int:
         """How many callers wait for a search that has not begun."""
         return len(self._together) + len(self._afar) + self.serving.waiting
+
+    @property
+    def seconds_overdue(self) -> float:
+        """For how long a search has gone on that nobody can be waiting for any more; 0 where there is none."""
+        if self.serving.current is None:
+            return 0.0  # it is warmed, and a device's kernels are compiled
+        searching = max(self._together.seconds_searching, self.serving.batcher.seconds_searching)
+        return max(0.0, searching - self._limits.deadline_ms / 1e3)
 
     def _batch(self, batch: Batch, render_seconds: float) -> None:
         self._metrics.batch(batch)
@@ -138,7 +149,13 @@ class Handlers:
         return Reply(msgspec.json.encode(facts | detail), generation=served.name)
 
     async def live(self, _: Request) -> Reply:
-        """``GET /livez``: the process runs and answers."""
+        """``GET /livez``: the process runs and answers; it does not where a search hangs."""
+        if (overdue := self.seconds_overdue) > HUNG_SECONDS:
+            raise Refused(
+                503,
+                f"a search hangs: it has gone on for {overdue:.0f} seconds beyond the deadline of any question",
+                fix="for whoever runs the service: start it again",
+            )
         return Reply(b'{"live":true}')
 
     async def ready(self, _: Request) -> Reply:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 import msgspec
 
@@ -31,6 +32,9 @@ from semrec_faiss.serve.wire.messages import Reply, Request
 _Come = tuple[Request, type[msgspec.Struct], Served, "asyncio.Future[Reply | LookedUp]"]
 LookUp = Callable[[Request, type[msgspec.Struct], Served], LookedUp]
 
+LATE_SECONDS = 1.0
+"""Between two looks at whose time is up while a search goes on: most take less, and a timer for each is not free."""
+
 BESIDE = 8
 """From so many queries on a thread searches what the event loop's may not."""
 
@@ -50,10 +54,18 @@ class Together:
         self._come: list[_Come] = []
         self._waiting: list[Waiting] = []
         self._is_busy = False
+        self._handed: list[Waiting] = []  # to a thread
+        self._is_timed = False
+        self._thread_since: float | None = None  # it searches
         self._thread = ThreadPoolExecutor(1, "search", lambda: load_faiss().omp_set_num_threads(1))
 
     def __len__(self) -> int:
         return len(self._come) + len(self._waiting)
+
+    @property
+    def seconds_searching(self) -> float:
+        """How long the thread beside the event loop has searched so far; 0 where it does not."""
+        return 0.0 if self._thread_since is None else time.monotonic() - self._thread_since
 
     def ask(self, request: Request, kind: type[msgspec.Struct], served: Served) -> asyncio.Future[Reply | LookedUp]:
         """Have a request answered with those that come in the same moment.
@@ -110,10 +122,24 @@ class Together:
             self._failed(batch, error)
             loop.call_soon(self._next)
             return
+        self._handed = batch
+        if not self._is_timed:
+            self._is_timed = True
+            loop.call_later(LATE_SECONDS, self._tell_late)
         found.add_done_callback(lambda found: soon(loop, lambda: self._found(batch, asked, found)))
+
+    def _tell_late(self) -> None:
+        """Tell whose time is up, now and as long as a thread searches: it may hang."""
+        now = time.monotonic()
+        tell([(one, too_late(one)) for one in chain(self._handed, self._waiting) if one.due < now])
+        self._waiting = [one for one in self._waiting if not one.reply.done()]
+        self._is_timed = bool(self._handed)
+        if self._is_timed:
+            asyncio.get_running_loop().call_later(LATE_SECONDS, self._tell_late)
 
     def _handed_over(self, asked: Asked, batch: list[Waiting]) -> Future[TopK]:
         if not _by_batcher(batch):
+            self._thread_since = time.monotonic()
             return self._thread.submit(_searched, asked)
         assert isinstance(asked.searcher, BatchedSearcher)
         return asked.searcher.batcher.submit(asked)
@@ -155,6 +181,7 @@ class Together:
     def _found(self, batch: list[Waiting], asked: Asked, found: Future[TopK]) -> None:
         """Have the next batch searched while the replies to this one are written."""
         searched = time.monotonic()
+        self._handed, self._thread_since = [], None
         self._next()
         error = found.exception()
         if error is None:

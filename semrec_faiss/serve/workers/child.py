@@ -26,7 +26,7 @@ from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.server import Service, run, set_up_log
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
-from semrec_faiss.serve.workers.hanging import beat
+from semrec_faiss.serve.workers.hanging import beat, beat_on
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
 from semrec_faiss.serve.workers.serving import RemoteServing
@@ -93,7 +93,7 @@ def _work(part: Part, config: ServeConfig, say: Say) -> None:
     _load(serving, part.joins)  # before the door is opened, so that who gets in is answered
 
     def listening(address: str) -> None:
-        beat(asyncio.get_running_loop(), tallies)
+        beat(asyncio.get_running_loop(), tallies, lambda: service.handlers.seconds_overdue > 0)
         say({"listening": address})
 
     run(config, listening, service)
@@ -119,7 +119,12 @@ def _own(part: Part, config: ServeConfig, say: Say) -> None:
     door.bind(part.device)
     door.listen(part.processes)
     say({"listening": part.device})
-    DeviceOwner(config.index, config.settings, Batcher(Metrics(_tallies(part)).batch)).serve(door)
+    tallies = _tallies(part)
+    batcher = Batcher(Metrics(tallies).batch)
+    deadline = config.limits.deadline_ms / 1e3
+    beats = threading.Thread(target=beat_on, args=(tallies, lambda: batcher.seconds_searching > deadline), daemon=True)
+    beats.start()
+    DeviceOwner(config.index, config.settings, batcher).serve(door)
 
 
 def _tallies(part: Part) -> Tallies:

@@ -1,4 +1,6 @@
-"""Which workers hang: by a beat of the event loop, which all requests go through, and which no other thread can make.
+"""Which processes hang: by a beat, which is left out where a search goes on that nobody can be waiting for any more.
+
+A worker's is one of its event loop, which all requests go through, and which no other thread can make.
 
 The process that they began with looks for it so often, and counts the looks that saw none: time in which it did not run
 itself, as while the machine was suspended, counts for one.
@@ -7,7 +9,8 @@ itself, as while the machine was suspended, counts for one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 
 from semrec_faiss.serve.tallies import Tallies
 
@@ -18,14 +21,23 @@ MOST_LOOKS = 60
 """So many looks may see no beat. Loading 300,000 titles beside an event loop held it up for 0.04 s at most."""
 
 
-def beat(loop: asyncio.AbstractEventLoop, tallies: Tallies) -> None:
-    """Count a beat of this process now, and with each further second that its event loop runs."""
-    tallies.add(tallies.beats)
-    loop.call_later(LOOK_SECONDS, beat, loop, tallies)
+def beat(loop: asyncio.AbstractEventLoop, tallies: Tallies, is_overdue: Callable[[], bool]) -> None:
+    """Count a beat of this process now, and with each further second that its event loop runs, and no search hangs."""
+    if not is_overdue():
+        tallies.add(tallies.beats)
+    loop.call_later(LOOK_SECONDS, beat, loop, tallies, is_overdue)
+
+
+def beat_on(tallies: Tallies, is_overdue: Callable[[], bool]) -> None:
+    """Count a beat now, and with each further second that no search hangs, for ever."""
+    while True:
+        if not is_overdue():
+            tallies.add(tallies.beats)
+        time.sleep(LOOK_SECONDS)
 
 
 class Beats:
-    """The beats of all workers, as far as they were seen."""
+    """The beats of all processes, as far as they were seen."""
 
     def __init__(self, tallies: Tallies) -> None:
         self._tallies = tallies
@@ -33,10 +45,10 @@ class Beats:
         self._missed = [0] * len(self._seen)
 
     def look(self, listening: Collection[int]) -> list[int]:
-        """Look once; return which of the workers that listen hang."""
+        """Look once; return which of those that listen hang."""
         now = self._tallies.each(self._tallies.beats)
-        for worker, beats in enumerate(now):
-            has_missed = worker in listening and beats == self._seen[worker]
-            self._missed[worker] = self._missed[worker] + 1 if has_missed else 0
+        for number, beats in enumerate(now):
+            has_missed = number in listening and beats == self._seen[number]
+            self._missed[number] = self._missed[number] + 1 if has_missed else 0
         self._seen = now
-        return [worker for worker in sorted(listening) if self._missed[worker] >= MOST_LOOKS]
+        return [number for number in sorted(listening) if self._missed[number] >= MOST_LOOKS]

@@ -157,6 +157,8 @@ class _Supervisor:
 
     def _hear(self, number: int, told: dict[str, Any] | None) -> None:
         if told is not None:
+            if "error" in told and number == self._config.workers and not self._is_ending:
+                raise _error(told)
             if "error" in told:
                 self._why[number] = told["message"]
         elif number == self._config.workers:
@@ -181,20 +183,32 @@ class _Supervisor:
                 self._start_later(number, f"it cannot be started: {error.strerror or error}")
 
     def _look_for_hanging(self) -> None:
-        """Kill a worker that hangs, but none while another is not back: a disk that all wait for would end them all."""
+        """Kill a worker that hangs, but none while another is not back: a disk that all wait for would end them all.
+
+        The owner of the device, whose end is that of the service, is looked at once a worker has opened the index.
+        """
         beats, owner = Beats(self._tallies), self._config.workers
         while not self._is_ending:
             time.sleep(LOOK_SECONDS)
-            listening = self._listening_workers - {owner}
-            hanging = beats.look(listening)
-            if hanging and len(listening) == self._config.workers and not self._is_ending:
+            workers = self._listening_workers - {owner}
+            hanging = beats.look(self._listening_workers.copy() if workers else workers)
+            if self._is_ending or not hanging:
+                continue
+            if owner in hanging:
+                self._end_hanging(owner)
+            elif len(workers) == self._config.workers:
                 self._end_hanging(hanging[0])
 
     def _end_hanging(self, number: int) -> None:
-        log.error("worker %d hangs: its event loop has not run for %.0f s", number, MOST_LOOKS * LOOK_SECONDS)
+        how_long = f"for {MOST_LOOKS * LOOK_SECONDS:.0f} s its event loop has not run, or a search has been overdue"
+        told = {"error": "DeviceError", "message": f"{self._called(number)} hangs: {how_long}", "fix": "start it again"}
+        self._events.put((number, told))
         self._tallies.add(self._tallies.hung)
         self._listening_workers.discard(number)
         self._send(number, signal.SIGKILL)
+
+    def _called(self, number: int) -> str:
+        return "the owner of the device" if number == self._config.workers else f"worker {number}"
 
     def _code(self, number: int) -> str:
         code = self._children[number].returncode
@@ -203,8 +217,9 @@ class _Supervisor:
     def _raise_fallen(self, number: int) -> None:
         if self._is_ending:
             return
-        what = "the owner of the device" if number == self._config.workers else f"worker {number}"
-        raise DeviceError(f"{what} has fallen ({self._code(number)})", fix="the log above says more; start it again")
+        raise DeviceError(
+            f"{self._called(number)} has fallen ({self._code(number)})", fix="the log above says more; start it again"
+        )
 
     def _end(self) -> None:
         self._is_ending = True
