@@ -29,7 +29,7 @@ from semrec_faiss.data.folder.vectors import vector_norms
 from semrec_faiss.data.interactions.divided import HERE, Workers
 from semrec_faiss.data.interactions.factors import check_installed
 from semrec_faiss.data.interactions.hybrid import LearnSettings, learn
-from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors, weight_matrix
+from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors, warn_of_scale, weight_matrix
 from semrec_faiss.data.interactions.source import write_seen
 from semrec_faiss.data.interactions.transformation_file import has_transformation, write_transformation
 from semrec_faiss.data.titles.catalog import Catalog
@@ -117,6 +117,7 @@ def learn_folder(
             ids = _write_ids_and_seen(source, interactions, made, catalog)
             told = str(interactions or source.seen)
             history = read_history(ParquetRelation(made / SEEN, told), ids, catalog)
+            warn_of_scale(history, settings.profile)
             _check_history(history, settings, told)
             fitting = time.perf_counter()
             titles = catalog.count if texts is None else texts

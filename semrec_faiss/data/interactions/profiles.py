@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,30 @@ from semrec_faiss.data.users import History
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+LEAST_STARS = 0.5
 SECONDS_A_DAY = 86_400.0
 BLOCK_USERS = 8192
 """Users whose vectors are made at once."""
 
 CANCELLED = 1e-6
 """What float32's rounding leaves of the mean of titles that cancel out, in proportion to theirs."""
+
+
+def warn_of_scale(history: History, profile: Profile) -> None:
+    """Warn, by RuntimeWarning, of ratings that are no stars where a profile takes them for such."""
+    if history.ratings is None or np.isnan(history.ratings).all():
+        return
+    low, high = float(np.nanmin(history.ratings)), float(np.nanmax(history.ratings))
+    taken = {"rating": "weigh (rating - 1) / 4", "liked": f"are liked from {profile.liked:g} on"}
+    is_own = profile.weights == "liked" and profile.liked != Profile().liked
+    if profile.weights not in taken or is_own or (low >= LEAST_STARS and high <= MOST_STARS):
+        return
+    warnings.warn(
+        f"ratings go from {low:g} to {high:g}, but {taken[profile.weights]}, which is meant for {LEAST_STARS:g} to"
+        f" {MOST_STARS:g} stars: bring them there, or choose other weights, such as centred",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def profile_weights(history: History, profile: Profile) -> Values:

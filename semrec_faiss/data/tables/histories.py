@@ -17,7 +17,7 @@ from semrec_faiss.data.folder.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.folder.relation import ParquetRelation
 from semrec_faiss.data.folder.vectors import read_float32
-from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors
+from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors, warn_of_scale
 from semrec_faiss.data.tables.columns import HISTORY_PARTS, OF_ANY_TABLE, Columns, find_columns
 from semrec_faiss.data.tables.files import Table, open_table
 from semrec_faiss.data.tables.interactions import interactions
@@ -198,6 +198,7 @@ def _write_vectors(folder: Path, ids: list[str], catalog: Catalog, profile: Prof
     path = folder / MEDIA_VECTORS
     titles = read_float32(open_vectors(path), normalize=True, path=path)
     check_likes(history, profile)
+    warn_of_scale(history, profile)
     shape, without = (len(ids), titles.shape[1]), 0
     with (folder / USER_VECTORS).open("wb") as file, NpyWriter(file, shape, np.float32) as writer:
         for _, block, unknown in user_vectors(history, titles, profile):

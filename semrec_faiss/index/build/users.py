@@ -15,7 +15,7 @@ from semrec_faiss.data.folder.layout import (
     read_float32,
 )
 from semrec_faiss.data.folder.npy import NpyWriter
-from semrec_faiss.data.interactions.profiles import user_vectors
+from semrec_faiss.data.interactions.profiles import user_vectors, warn_of_scale
 from semrec_faiss.data.seen_table import numbered, read_delisted_rows
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import DataError
@@ -47,6 +47,8 @@ def write_users(
     likeless = list[Rows]()
     if users.vectors is None or (profile is not None and history is not None):
         assert history is not None and profile is not None, "users without vectors have a history"
+        if users.vectors is None:  # else somebody has weighed them already, and was told
+            warn_of_scale(history, profile)
         blocks = _made_users(history, source, config, profile, likeless)
     else:
         blocks = iter_float32_blocks(users.vectors, normalize=config.normalize, path=users.name)

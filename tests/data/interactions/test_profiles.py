@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from semrec_faiss.config.profile import LEARNED, Profile
-from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors, weight_matrix
+from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors, warn_of_scale, weight_matrix
 from semrec_faiss.data.users import History
 
 DAY = 86_400
@@ -52,6 +53,28 @@ TWO = history(
 )
 def test_weights_by_hand(settings: dict[str, Any], expected: list[float]) -> None:
     np.testing.assert_allclose(profile_weights(TWO, Profile(**settings)), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stars", "settings", "told"),
+    [
+        ((0.5, 5), {}, None),
+        ((0, 10), {}, "ratings go from 0 to 10, but weigh (rating - 1) / 4, which is meant for 0.5 to 5 stars: bring"),
+        ((1, 5_000), {}, "ratings go from 1 to 5000, but weigh"),
+        ((0, 10), {"weights": "liked"}, "ratings go from 0 to 10, but are liked from 4 on, which is"),
+        ((0, 10), {"weights": "liked", "liked": 7.0}, None),
+        ((0, 10), {"weights": "centred"}, None),
+        ((NAN, NAN), {}, None),
+    ],
+)
+def test_ratings_that_are_no_stars_are_told(
+    stars: tuple[float, float], settings: dict[str, Any], told: str | None
+) -> None:
+    """Once a fault: plays from 1 on, of which one weighed nothing, and ratings up to 10 were taken for stars."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_scale(history([(row, one, row) for row, one in enumerate(stars)]), Profile(**settings))
+    assert [str(one.message)[: len(told or "")] for one in caught] == ([] if told is None else [told])
 
 
 def test_titles_of_one_time_share_their_places() -> None:

@@ -194,6 +194,18 @@ def test_csv_of_other_names_is_mapped_and_mistakes_are_told(tmp_path: Path) -> N
     assert json.loads((tmp_path / "data/users/user_ids.json").read_text()) == ["01", "02"]
 
 
+def test_who_makes_users_of_ratings_is_told_what_these_are_taken_for(tmp_path: Path, semrec: Semrec) -> None:
+    (tmp_path / "plays.csv").write_text("user,sku,rating\nu,a,1\nu,b,80\n")
+    out = tmp_path / "data"
+    asked = ("dataset", "import", titles(tmp_path), out, "--interactions", tmp_path / "plays.csv")
+    told = "note: ratings go from 1 to 80, but weigh"
+    assert told in semrec(*asked).err
+    assert told not in semrec("build", "--dataset", out, "--output", tmp_path / "index").err, "it was told already"
+    (out / "users/preference_vectors.npy").unlink()
+    assert told in semrec("build", "--dataset", out, "--output", tmp_path / "index").err
+    assert told not in semrec(*asked, "--overwrite", "--weights", "centred").err
+
+
 @pytest.mark.parametrize("name", ["i.parquet", "i.csv", "i.jsonl"])
 def test_items_are_found_under_the_name_that_the_titles_ids_have(tmp_path: Path, name: str) -> None:
     """Ids that look like numbers stay texts; of two columns that may be meant, this one is."""
