@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from semrec_faiss.data.tables.source import find_files
 from semrec_faiss.data.tables.times import TIME_UNITS, Times
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history
-from semrec_faiss.errors import DataError
+from semrec_faiss.errors import DataError, quoted
 from semrec_faiss.progress import Progress, silent
 
 PROFILE_NAME = "users/profile.json"
@@ -35,6 +35,7 @@ PROFILE_NAME = "users/profile.json"
 NONE = "-"
 """What ``--map`` gives a part that no column plays."""
 
+_NAMED = 5
 _NEEDED = ("user", "item")
 
 __all__ = [
@@ -163,7 +164,12 @@ def history_columns(
     parts = [part for part in parts if part in given or part not in wish.columns]
     ids = wish.titles_ids
     likely = {} if ids is None or ids.lower() in OF_ANY_TABLE else {"item": ids}
-    return find_columns(table.name, table.schema.names, given, parts, needed, likely)
+    found = find_columns(table.name, table.schema.names, given, parts, needed, likely)
+    left = [name for name in table.schema.names if name not in found.by_part.values()]
+    if not left:
+        return found
+    named = ", ".join(map(quoted, left[:_NAMED])) + ", …" * (len(left) > _NAMED)
+    return replace(found, notes=(*found.notes, f"columns that play no part: {named}; --map PART=COLUMN gives one"))
 
 
 def default_profile(*, has_times: bool) -> Profile:

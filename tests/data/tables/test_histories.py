@@ -194,6 +194,17 @@ def test_csv_of_other_names_is_mapped_and_mistakes_are_told(tmp_path: Path) -> N
     assert json.loads((tmp_path / "data/users/user_ids.json").read_text()) == ["01", "02"]
 
 
+def test_columns_are_guessed_whatever_stands_between_their_words_and_those_left_are_named(tmp_path: Path) -> None:
+    names = ["User-ID", "Sku", "Time Stamp", "Book-Rating", *(f"more{one}" for one in range(6))]
+    (tmp_path / "i.csv").write_text(",".join(names) + "\nu,a,1600000000,5,1,2,3,4,5,6\n")
+    assert made(tmp_path, tmp_path / "i.csv").notes == (
+        "user: column 'User-ID', by its name",
+        "item: column 'Sku', by its name",
+        "time: column 'Time Stamp', by its name",
+        "columns that play no part: 'Book-Rating', 'more0', 'more1', 'more2', 'more3', …; --map PART=COLUMN gives one",
+    )
+
+
 def test_who_makes_users_of_ratings_is_told_what_these_are_taken_for(tmp_path: Path, semrec: Semrec) -> None:
     (tmp_path / "plays.csv").write_text("user,sku,rating\nu,a,1\nu,b,80\n")
     out = tmp_path / "data"
