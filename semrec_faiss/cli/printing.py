@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from semrec_faiss.progress import Progress
 
 UNBOUNDED = 1 << 20
 """Columns of a table that does not go to a terminal, where what reads it takes a row for a line."""
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 LINE_SECONDS = 30.0
 """Between two lines about long work, where stderr is no terminal."""
@@ -39,6 +42,11 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, ensure_ascii=other, indent=2, default=str))
 
 
+def on_one_line(text: str) -> str:
+    """Return a text with a space for each run of control characters: ends of lines, tabs, what colours a terminal."""
+    return _CONTROLS.sub(" ", text)
+
+
 def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = (), header: bool = True) -> None:
     """Print a table to stdout; the columns numbered in ``right`` are aligned to the right.
 
@@ -52,7 +60,7 @@ def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, 
         table.add_column(name, justify="right" if number in right else "left", overflow="fold")
     is_terminal = sys.stdout.isatty()  # else it is text alone, whatever FORCE_COLOR says to rich
     for row in rows:
-        table.add_row(*(_plain(cell if is_terminal else " ".join(cell.splitlines())) for cell in row))
+        table.add_row(*(_plain(cell if is_terminal else on_one_line(cell)) for cell in row))
     console = Console(width=None if is_terminal else UNBOUNDED, highlight=False, force_terminal=is_terminal)
     with console.capture() as printed:
         console.print(table)

@@ -24,7 +24,15 @@ from semrec_faiss.cli.options import (
     ray_option,
     wish_arguments,
 )
-from semrec_faiss.cli.printing import as_similarity, print_json, print_table, progress_bars, say, waiting_for
+from semrec_faiss.cli.printing import (
+    as_similarity,
+    on_one_line,
+    print_json,
+    print_table,
+    progress_bars,
+    say,
+    waiting_for,
+)
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +85,7 @@ def similar(
     answer = recommender.similar(wanted, count, by=by, **wish_arguments(options))
     if kind is None and answer.query["media_id"] == text and recommender.titles.is_title_of_another(text):
         say(f"note: {text!r} is this title's media_id, and another's title: --title {text!r} means that one")
-    tell_answers(recommender, [answer], lambda answer: f"Similar to {answer.query['title']}:", options)
+    tell_answers(recommender, [answer], lambda answer: f"Similar to {on_one_line(answer.query['title'])}:", options)
 
 
 @click.command(epilog='Example: semrec search indexes/demo "a heist that goes wrong" -k 5 --year 1970..')
@@ -214,7 +222,7 @@ def recommend(
 
 def _for_whom(answer: Answer) -> str:
     popular = "\nnothing that this user likes is known; these are the titles that most users like:"
-    return f"For {answer.query.get('user_id', 'you')}:" + (popular if answer.query.get("popular") else "")
+    return f"For {on_one_line(answer.query.get('user_id', 'you'))}:" + (popular if answer.query.get("popular") else "")
 
 
 @click.command("similar-users", epilog="Example: semrec similar-users indexes/demo user_001 -k 5")
@@ -233,7 +241,7 @@ def similar_users(index: Path, user: str, count: int, as_json: bool) -> None:
         print_json({"query": {"user_id": user}, "results": [one.as_dict() for one in found]})
         return
     rows = [[f"{one.rank}.", one.user_id, as_similarity(one.score, normalized=True)] for one in found]
-    click.echo(f"Similar to {user}:")
+    click.echo(f"Similar to {on_one_line(user)}:")
     print_table(["", "", ""], rows, right=(0, 2), header=False)
 
 
@@ -257,8 +265,8 @@ def explain(index: Path, user: str, title: str, count: int, as_json: bool) -> No
     place = "has seen it; it would be" if found.seen else "it is"
     among = "titles" if found.seen_titles is None else "titles not seen"
     click.echo(
-        f"{found.title} for {found.user_id}: {as_similarity(found.score, normalized=normalized)}, {place} number"
-        f" {found.rank} of {found.of} {among}"
+        f"{on_one_line(f'{found.title} for {found.user_id}')}: {as_similarity(found.score, normalized=normalized)},"
+        f" {place} number {found.rank} of {found.of} {among}"
     )
     if found.served_rank is not None:
         place = "it would be" if found.seen else "it is"

@@ -391,6 +391,15 @@ def test_all_users(semrec: Semrec, index: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["recs.parquet"]
 
 
+def test_a_title_with_ends_of_lines_and_colours_is_printed_on_one_line(semrec: Semrec, tmp_path: Path) -> None:
+    """Once a fault: a tab in a title made two lines of a row, and the title of a heading was printed as it is."""
+    titles = ["A\nfilm\r", "Tabs\tand \x1b[31mred", "a nul\x00"]
+    build(np.eye(3, dtype=np.float32) + 0.1, {"media_id": list("abc"), "title": titles}, output=tmp_path / "index")
+    shown = semrec("similar", tmp_path / "index", "a").out.splitlines()
+    assert shown[0] == "Similar to A film :" and len(shown) == 4
+    assert {" ".join(line.split()[1:-2]) for line in shown[1:3]} == {"Tabs and [31mred", "a nul"}
+
+
 def test_lists_that_were_made_otherwise_are_told_when_they_are_replaced(
     semrec: Semrec, index: Path, tmp_path: Path
 ) -> None:
