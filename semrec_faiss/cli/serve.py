@@ -49,7 +49,7 @@ def serve() -> None:
 @click.option("--port", type=WholeNumber(), help="0 picks a free one. [default: 8080]")
 @click.option("--keys", type=FilePath(), help="A file that `semrec serve keys add` writes.")
 @click.option("--cors", multiple=True, metavar="ORIGIN", help="Let pages of this origin ask; repeatable.")
-@click.option("--tls-certificate", type=FilePath(), help="A PEM file, for HTTPS.")
+@click.option("--tls-certificate", type=FilePath(), help="A PEM file, for HTTPS; read again on SIGHUP.")
 @click.option("--tls-key", type=FilePath(), help="The PEM file of its key.")
 @click.option("--max-k", type=WholeNumber(), help="Titles in one answer, at most. [default: 1000]")
 @click.option("--max-queries", type=WholeNumber(), help="Queries in one request, at most. [default: 1000]")

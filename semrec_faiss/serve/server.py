@@ -31,6 +31,7 @@ from semrec_faiss.serve.keys import Keys
 from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.tls import Certificate
 
 log = logging.getLogger("semrec.serve")
 
@@ -80,13 +81,16 @@ class Service:
         )
         openapi = openapi_document(config.limits, has_keys=rules.keys is not None)
         self.app = App(self.handlers, rules, self.metrics.tallies, openapi, config.fixed_body)
-        self.handlers.after_reload = self.reread_keys
+        self.certificate: Certificate | None = None  # once there is a door
+        self.handlers.after_reload = self.reread
 
     def _keys(self) -> Keys | None:
         return None if self.config.keys is None else Keys.read(self.config.keys)
 
-    def reread_keys(self) -> None:
-        """Let in who holds a key that the file has now; those read before stay where it cannot be read."""
+    def reread(self) -> None:
+        """Read the keys and the certificate again; those read before stay where that does not go."""
+        if self.certificate is not None:
+            self.certificate.reread()
         try:
             self.app.reread_keys(self._keys())
         except SemrecError as error:
@@ -194,11 +198,11 @@ class _Server(uvicorn.Server):
             await self._drain()
 
     async def _reload(self) -> None:
-        """Take what is published, and the keys as their file has them now."""
+        """Take what is published, and the keys and the certificate as their files have them now."""
         service = self._service
         with contextlib.suppress(Exception):  # which is told, by the log, /readyz and a metric
             await service.handlers.load()
-        service.reread_keys()
+        service.reread()
 
     async def _drain(self) -> None:
         """Answer on, each answer closing its connection, until nobody asks any more; then close the door."""
@@ -239,24 +243,7 @@ def run(config: ServeConfig, listening: Callable[[str], None], service: Service 
     sys.setswitchinterval(SWITCH_SECONDS)
     _take_all_open_files()
     opened = door(config)
-    server = _Server(
-        uvicorn.Config(
-            service.asgi,
-            http=Connection,
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_keep_alive=IDLE_SECONDS,
-            timeout_graceful_shutdown=max(1, round((1 - CLOSING_SHARE) * config.grace_seconds)),
-            ssl_certfile=config.tls_certificate,
-            ssl_keyfile=config.tls_key,
-        ),
-        service,
-        listening,
-    )
+    server = _Server(_for_uvicorn(config, service), service, listening)
     try:
         server.run(sockets=[opened])
     finally:
@@ -268,6 +255,27 @@ def run(config: ServeConfig, listening: Callable[[str], None], service: Service 
         log.warning("ending with work that nobody waits for, such as opening a generation")
         logging.shutdown()
         os._exit(0)  # or Python would wait for the thread
+
+
+def _for_uvicorn(config: ServeConfig, service: Service) -> uvicorn.Config:
+    told = uvicorn.Config(
+        service.asgi,
+        http=Connection,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=max(1, round((1 - CLOSING_SHARE) * config.grace_seconds)),
+        ssl_certfile=config.tls_certificate,
+        ssl_keyfile=config.tls_key,
+    )
+    told.load()
+    if told.ssl is not None:
+        service.certificate = Certificate(config, told.ssl)
+    return told
 
 
 def _closed_in_time(service: Service, ends_at: float) -> bool:

@@ -26,6 +26,7 @@ from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.server import Service, run, set_up_log
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.tls import check_tls
 from semrec_faiss.serve.workers.hanging import beat, beat_on
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
@@ -80,6 +81,7 @@ def main() -> int:
 
 
 def _work(part: Part, config: ServeConfig, say: Say) -> None:
+    check_tls(config)  # which may not be any more what it was when the service began
     tallies = _tallies(part)
     tallies.set(tallies.in_flight, 0)  # as who fell in this place has left it
     metrics = Metrics(tallies)
