@@ -77,6 +77,18 @@ def test_a_list_that_nobody_writes_or_that_has_no_end_is_refused(special: Path, 
     assert ended.code == 2 and "special.csv cannot be read: it is a" in ended.err
 
 
+def test_an_id_or_json_in_the_place_of_a_list_is_told_how_it_is_given(tmp_path: Path) -> None:
+    """Once a fault: JSON was one id, which nothing has, and nothing was removed."""
+    with pytest.raises(UsageError, match=r"there is no file m00003\n.*<\(echo m00003\)"):
+        ids_in(Path("m00003"))
+    for text in ('["a", "b"]', ' {"ids": ["a"]}\n', "[\n1\n]"):
+        (tmp_path / "list.json").write_text(text)
+        with pytest.raises(UsageError, match=r"list\.json holds JSON; one id a line is expected\n<\(jq -r '\.\[\]' "):
+            ids_in(tmp_path / "list.json")
+    (tmp_path / "list.json").write_text("[a]\n{b\n")
+    assert ids_in(tmp_path / "list.json") == ("[a]", "{b")
+
+
 def test_lists_are_read_of_files_and_of_pipes_that_somebody_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

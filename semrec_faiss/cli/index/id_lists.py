@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
@@ -20,16 +21,31 @@ def ids_in(file: Path) -> tuple[str, ...]:
     """Read ids as they are: blanks around one are its own; empty lines count for nothing.
 
     Raises:
-        UsageError: it cannot be read, is not UTF-8, or has no end.
+        UsageError: it cannot be read, is not UTF-8, is JSON, or has no end.
     """
     try:
-        lines = _content(file).decode("utf-8-sig").split("\n")
+        text = _content(file).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no file {file}", fix=f"give a file of one id a line; of a single id, in bash: <(echo {file})"
+        ) from error
     except OSError as error:
         told = error.strerror or error
         raise UsageError(f"{file} cannot be read: {told}", fix="give a file of one id a line") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} cannot be read: {error}", fix="write one id a line, in UTF-8") from error
+    if text.lstrip().startswith(("[", "{")) and _is_json(text):
+        raise UsageError(f"{file} holds JSON; one id a line is expected", fix=f"<(jq -r '.[]' {file}), in bash")
+    lines = text.split("\n")
     return tuple(each for each in (line.removesuffix("\r") for line in lines) if each)
+
+
+def _is_json(text: str) -> bool:
+    """Tell whether a text is a list or an object, which no id is meant to be."""
+    try:
+        return isinstance(json.loads(text), list | dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _content(path: Path) -> bytes:

@@ -143,8 +143,9 @@ class UpdatePlan:
         for kind, what in ((self.titles, "title"), (self.users, "user")):
             if kind.unknown:
                 named = ", ".join(map(repr, kind.unknown[:_NAMED]))
+                are = f"{what} to be removed is" if len(kind.unknown) == 1 else f"{what}s to be removed are"
                 raise NotFoundError(
-                    f"{len(kind.unknown):,} {what}s to be removed are not in the index, such as {named}",
+                    f"{len(kind.unknown):,} {are} not in the index, such as {named}",
                     fix="leave them out, or leave --strict out: then they are counted",
                 )
 

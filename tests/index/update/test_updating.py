@@ -463,7 +463,7 @@ def test_what_cannot_be_is_refused_and_nothing_changes(tmp_path: Path) -> None:
         update_index(index, Change(write_folder(tmp_path / "new", titles), ["nothing", new]))
     with pytest.raises(UsageError, match="all 60 titles would be removed"):
         update_index(index, Change(remove_titles=list(model.titles)))
-    with pytest.raises(NotFoundError, match="1 titles to be removed are not in the index, such as 'nothing'"):
+    with pytest.raises(NotFoundError, match="1 title to be removed is not in the index, such as 'nothing'"):
         update_index(index, Change(remove_titles=["nothing"]), strict=True)
     other = {"m00001": (draws.record(), np.ones(5, np.float32))}
     with pytest.raises(DataError, match="5 dimensions, but 12 are expected"):
