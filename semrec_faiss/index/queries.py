@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arguments import array_of
-from semrec_faiss.arrays import Vectors
+from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.errors import DataError, UsageError
-from semrec_faiss.index.hardware.device import load_faiss
 
 LEAST_SQUARE = 1e-30
 """Below this sum of squares, small components may have vanished in float32."""
@@ -18,13 +17,7 @@ LEAST_SQUARE = 1e-30
 UNIT_SQUARE_TOLERANCE = 1e-6
 """Vectors whose square is this near one are of unit length already: dividing would only cost a copy."""
 
-SQUARES_BY_FAISS = 256
-"""From so many queries on FAISS pays for being called."""
-
 _LEAVE_OUT = "leave that query out, or mend what made it"
-
-THREADED_BY_FAISS, THREADED_BYTES = 10_000, 2 << 20
-"""FAISS takes all its threads for more vectors than this; fewer are cut into pieces, where they have as many bytes."""
 
 
 def as_batch(queries: Any, dim: int, *, or_one: bool = False) -> NDArray[Any]:
@@ -53,18 +46,11 @@ class Arithmetic(Protocol):
 
 
 class OnHost:
-    """By numpy, and much of it by FAISS."""
+    """By numpy, which sums a row in the same order whatever rows stand beside it."""
 
     def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        """Return the squared length of each row; FAISS computes a large float32 batch with all threads."""
-        if len(vectors) < SQUARES_BY_FAISS or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
-            return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
-        faiss = load_faiss()
-        pieces = _pieces(*vectors.shape)
-        squares = np.empty((len(vectors), pieces), np.float32)
-        dim = vectors.shape[1] // pieces
-        faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), faiss.swig_ptr(vectors), dim, squares.size)
-        return squares[:, 0] if pieces == 1 else squares.sum(axis=1)
+        """Return the squared length of each row."""
+        return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
 
     def divided(self, vectors: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
         """Divide rows by lengths."""
@@ -75,7 +61,7 @@ ON_HOST: Arithmetic = OnHost()
 
 
 def prepared_block(given: NDArray[Any], first: int, *, normalize: bool, by: Arithmetic = ON_HOST) -> Vectors:
-    """Prepare part of a batch.
+    """Prepare part of a batch: each row as it is prepared alone.
 
     Args:
         given: numbers (queries, dim).
@@ -90,30 +76,34 @@ def prepared_block(given: NDArray[Any], first: int, *, normalize: bool, by: Arit
         DataError: a NaN, an infinite value, what float32 cannot hold, or an all-zero row that has to be normalised.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        wide = given if given.dtype == np.float64 and normalize else np.asarray(given, dtype=np.float32)
+        wide = np.ascontiguousarray(given, dtype=np.float64 if given.dtype == np.float64 and normalize else np.float32)
         squares = by.squares(wide)
-    if not np.isfinite(squares).all() or (normalize and squares.min(initial=1.0) < LEAST_SQUARE):
-        wide = scaled_to_sane_range(given, first, normalize=normalize)
-        squares = np.einsum("ij,ij->i", wide, wide)
-    if normalize and (np.abs(squares - 1.0) > UNIT_SQUARE_TOLERANCE).any():
-        wide = by.divided(wide, np.sqrt(squares)[:, None])
+    is_strange = ~np.isfinite(squares) | (squares < (LEAST_SQUARE if normalize else 0))
+    if is_strange.any():
+        return _prepared_apart(given, first, is_strange, normalize=normalize)
+    is_long = np.abs(squares - 1.0) > UNIT_SQUARE_TOLERANCE
+    if normalize and is_long.any():
+        wide = by.divided(wide, np.where(is_long, np.sqrt(squares), squares.dtype.type(1))[:, None])
     return np.ascontiguousarray(wide, dtype=np.float32)
 
 
-def _pieces(count: int, dim: int) -> int:
-    """Return into how many pieces of the same length vectors are cut, so that FAISS takes all its threads for them."""
-    if count > THREADED_BY_FAISS or 4 * count * dim < THREADED_BYTES:
-        return 1
-    enough = (pieces for pieces in range(2, dim + 1) if dim % pieces == 0 and count * pieces > THREADED_BY_FAISS)
-    return next(enough, 1)
+def _prepared_apart(given: NDArray[Any], first: int, is_strange: Mask, *, normalize: bool) -> Vectors:
+    """Prepare a batch of which some rows' squares overflow or vanish, these by themselves; see `prepared_block`."""
+    prepared, strange = np.empty(given.shape, np.float32), np.flatnonzero(is_strange)
+    prepared[~is_strange] = prepared_block(given[~is_strange], first, normalize=normalize)
+    wide = scaled_to_sane_range(given[strange], first + strange, normalize=normalize)
+    if normalize:
+        wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    prepared[strange] = wide
+    return prepared
 
 
-def scaled_to_sane_range(queries: NDArray[Any], first: int, *, normalize: bool) -> NDArray[np.float64]:
+def scaled_to_sane_range(queries: NDArray[Any], numbers: Rows, *, normalize: bool) -> NDArray[np.float64]:
     """Bring rows whose squares overflow or vanish near length 1, or say which row is at fault.
 
     Args:
         queries: float (queries, dim).
-        first: the number of the first row, for messages.
+        numbers: int64 (queries,), the number of each, for messages.
         normalize: whether only their direction counts; where it does not, they stay as they are.
 
     Raises:
@@ -122,17 +112,17 @@ def scaled_to_sane_range(queries: NDArray[Any], first: int, *, normalize: bool) 
     wide = queries.astype(np.float64)
     finite = np.isfinite(wide).all(axis=1)
     if not finite.all():
-        raise DataError(
-            f"queries[{first + int(np.flatnonzero(~finite)[0])}] holds a NaN or an infinite value", fix=_LEAVE_OUT
-        )
+        raise DataError(f"queries[{numbers[np.argmin(finite)]}] holds a NaN or an infinite value", fix=_LEAVE_OUT)
     largest = np.abs(wide).max(axis=1)
     if not normalize:
         if (largest > np.finfo(np.float32).max).any():
             row = int(np.argmax(largest))
-            raise DataError(f"queries[{first + row}] holds {largest[row]:.3g}, more than a float32 can", fix=_LEAVE_OUT)
+            raise DataError(
+                f"queries[{numbers[row]}] holds {largest[row]:.3g}, more than a float32 can", fix=_LEAVE_OUT
+            )
         return wide
     if (largest == 0).any():
-        row = first + int(np.flatnonzero(largest == 0)[0])
+        row = numbers[np.argmin(largest)]
         raise DataError(f"queries[{row}] is all zeros: it has no direction to compare", fix=_LEAVE_OUT)
     scaled: NDArray[np.float64] = wide / largest[:, None]
     return scaled
