@@ -265,8 +265,12 @@ def _year(path: Path | str, column: str, raw: str, kind: str) -> tuple[str, str]
 def _need(path: Path | str, column: str, kind: str, allowed: tuple[str, ...], what: str, part: str) -> None:
     if kind.strip('"') not in allowed:
         named = f"column {column}" + (f", which is {part}," if column != part else "")
+        whole = "write whole numbers, frame[column].astype('Int64') in pandas, or " * kind.startswith(
+            ("DOUBLE", "FLOAT")
+        )
         raise DataError(
-            f"{path}: {named} has type {kind}; {what} is expected", fix=f"name another column: {_how_to_say(part)}"
+            f"{path}: {named} has type {kind}; {what} is expected",
+            fix=f"{whole}name another column: {_how_to_say(part)}",
         )
 
 

@@ -118,7 +118,8 @@ def import_histories(
     if files.format in ("csv", "jsonl"):
         found = history_columns(table, wish, _NEEDED, ())
         table = open_table(files, list(found.by_part.values()))
-    return write_histories(table, folder, wish, users=users, progress=progress)
+    made = write_histories(table, folder, wish, users=users, progress=progress)
+    return replace(made, notes=(*made.notes, *files.notes()))
 
 
 def write_histories(

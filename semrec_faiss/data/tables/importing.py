@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,7 +97,8 @@ def import_table(source: Path, folder: Path, wish: TableWish, progress: Progress
     if files.format in ("csv", "jsonl"):  # an id such as 00123 is a text, whatever it looks like
         found = find_columns(table.name, table.schema.names, wish.columns, _IDS, ())
         table = open_table(files, list(found.by_part.values()))
-    return write_media(table, folder, wish, beside=files.vectors, progress=progress)
+    made = write_media(table, folder, wish, beside=files.vectors, progress=progress)
+    return replace(made, notes=(*made.notes, *files.notes()))
 
 
 def write_media(

@@ -10,7 +10,7 @@ from typing import Any
 
 from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.parquet import is_aside
-from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.errors import DataError, NotFoundError, UsageError, quoted
 from semrec_faiss.kinds import Format, format_of
 from semrec_faiss.paths import refuse_special
 from semrec_faiss.storage import read_small
@@ -44,6 +44,14 @@ class TableFiles:
     files: tuple[Path, ...]
     format: Format
     vectors: Path | None
+
+    def notes(self) -> tuple[str, ...]:
+        """Say which columns stand in the names of folders alone, ``lang=en``, and so are not read."""
+        parts = [part for file in self.files for part in file.parts[len(Path(self.name).parts) : -1]]
+        columns = dict.fromkeys(part.partition("=")[0] for part in parts if "=" in part)
+        if not columns:
+            return ()
+        return (f"{', '.join(map(quoted, columns))}: in the names of folders alone, which are not read",)
 
 
 def promises_another(path: Path, *written: Format) -> bool:

@@ -339,6 +339,23 @@ def test_parts_a_glob_and_a_saved_dataset_are_read_in_order(tmp_path: Path) -> N
     assert "is not complete" in refusal(saved, tmp_path / "no").message
 
 
+def test_columns_in_the_names_of_folders_are_told_to_be_left_out(tmp_path: Path) -> None:
+    for at, folder in enumerate(("lang=en/year=1", "lang=de")):
+        (tmp_path / "parts" / folder).mkdir(parents=True)
+        rows = pa.table({"id": [f"{at}"], "title": ["T"], "v": lists(vectors(1))})
+        pq.write_table(rows, tmp_path / "parts" / folder / "p.parquet")
+    notes = imported(tmp_path / "parts", tmp_path / "data").notes
+    assert notes[-1] == "'lang', 'year': in the names of folders alone, which are not read"
+    one = imported(tmp_path / "parts/lang=de/p.parquet", tmp_path / "one")
+    assert not any("folders" in note for note in one.notes)
+
+
+def test_ids_that_are_floats_are_told_how_they_become_whole(tmp_path: Path) -> None:
+    rows = pa.table({"id": [1.0, 2.0], "title": ["A", "B"], "v": lists(vectors(2))})
+    pq.write_table(rows, tmp_path / "p.parquet")
+    assert str(refusal(tmp_path / "p.parquet", tmp_path / "no").fix).startswith("write whole numbers, frame[column].as")
+
+
 def test_a_npy_beside_a_table_holds_its_vectors(tmp_path: Path) -> None:
     table = products().drop(["embedding"])
     pq.write_table(table, tmp_path / "p.parquet")
