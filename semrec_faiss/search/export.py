@@ -277,12 +277,13 @@ def what_lists_depend_on(
     saved: SavedIndex, wish: Wish, include_seen: bool, profile: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Name everything that every user's list depends on; whoever makes lists adds where they are made."""
+    served = changed_profile(saved.config.profile, profile).model_dump()
     return {
         "generation": saved.generation.ref.model_dump(),
         "search": saved.config.index.model_dump(mode="json"),
         "wish": asdict(wish),
         "include_seen": include_seen,
-        "profile": changed_profile(saved.config.profile, profile).model_dump(),
+        "profile": served if profile or saved.config.profile else None,  # None: by users' own vectors
         "block": BLOCK_USERS,
     }
 

@@ -126,7 +126,8 @@ class Recommender(LivingIndex):
             user_ids: one user id, or several.
             k: how many titles each.
             include_seen: keep titles that the user has seen.
-            profile: settings of `Profile` that differ from those that the index serves, such as ``{"interests": 16}``.
+            profile: settings of `Profile` that differ from those that the index serves, such as ``{"interests": 16}``;
+                with any, an index that has none makes vectors of what users have seen.
             wish: see `Recommender`.
 
         Returns:

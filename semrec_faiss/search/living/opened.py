@@ -22,7 +22,7 @@ from semrec_faiss.search.answers.notes import notes_on
 from semrec_faiss.search.batching.asked import BatchedSearcher, Searches
 from semrec_faiss.search.explanation import rank_among
 from semrec_faiss.search.likeness import Likeness, VectorPart
-from semrec_faiss.search.profile.profile_search import PLAIN, ProfileSearch, Served, changed_profile
+from semrec_faiss.search.profile.profile_search import ProfileSearch, Served, changed_profile
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.searcher import Searcher
 from semrec_faiss.search.text import TextQueries, TextTimes
@@ -150,10 +150,11 @@ class Opened:
         self, rows: Rows, wish: Wish, *, include_seen: bool, profile: Mapping[str, Any] | None = None
     ) -> tuple[TopK, Mask]:
         """Find the lists of users, and tell for whom they are popular titles; see `Recommender.lists_for`."""
-        served = self.saved.config.profile or PLAIN
+        served = self.saved.config.profile
         asked = UserRows(self.users, rows, include_seen)
-        wanted = served if profile is None else changed_profile(served, profile)
-        if not wanted.is_one_search or (wanted is not served and wanted != served):
+        wanted = changed_profile(served, profile)
+        # Without a profile users' vectors are their own, and whoever asks for settings asks for their histories.
+        if not wanted.is_one_search or (profile and wanted != served):
             return self.profile_search.run(rows, wanted, wish, asked.exclusions)
         found = self.searcher.run(asked, wish)
         if not len(self.users.without_likes):

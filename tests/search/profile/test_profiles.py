@@ -25,13 +25,14 @@ from semrec_faiss.index.saved.verifying import verify
 from semrec_faiss.measure.evaluate.evaluator import EvaluationProtocol, Evaluator
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.measure.evaluate.lists import ListMaker
-from semrec_faiss.search.export import export_all_users
+from semrec_faiss.search.export import export_all_users, what_lists_depend_on
 from semrec_faiss.search.profile import profile_search
 from semrec_faiss.search.profile.interests import interest_vectors
 from semrec_faiss.search.profile.merging import merged
 from semrec_faiss.search.profile.profile_search import SEED, ProfileSearch
 from semrec_faiss.search.profile.taste import Taste, check_taste
 from semrec_faiss.search.recommender import Recommender
+from semrec_faiss.search.wish import Wish
 
 
 @pytest.fixture(scope="module")
@@ -455,3 +456,22 @@ def test_many_likes_and_dislikes_are_not_each_held_against_all_others() -> None:
     rows = [Row(7 if number == 300 else number) for number in range(400)]
     with pytest.raises(UsageError, match="'film_300' is liked and disliked"):
         check_taste(Taste(likes=names[:200], dislikes=names[200:]), rows)
+
+
+def test_settings_of_a_profile_count_in_an_index_without_one_also_where_they_are_the_defaults(tmp_path: Path) -> None:
+    """Asked for weights by rating, or one interest, it served users' own vectors; for any other, their histories."""
+    vectors = np.random.default_rng(4).standard_normal((30, 6)).astype(np.float32)
+    did = {"user": ["eve"] * 3, "item": ["row_3", "row_4", "row_5"], "rating": [5.0, 3.0, 2.0]}
+    recommender = semrec_faiss.build(vectors, interactions=did, users={"eve": -vectors[3]}, output=tmp_path / "index")
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    for profile, query in ((None, -unit[3]), ({}, -unit[3]), ({"interests": 1}, unit[3:6].T @ [1, 0.5, 0.25])):
+        scores = unit @ (query / np.linalg.norm(query))
+        scores[3:6] = -np.inf
+        answer = recommender.recommend("eve", 27, profile=profile)
+        assert answer.rows.tolist() == np.argsort(-scores)[:27].tolist()
+        export_all_users(recommender, tmp_path / "lists.parquet", 27, profile=profile)
+        listed = duckdb.sql(f"SELECT media_id FROM '{tmp_path / 'lists.parquet'}' ORDER BY rank").fetchall()
+        assert [media_id for (media_id,) in listed] == [title.media_id for title in answer]
+    saved, wish = recommender.saved, Wish.of(3)
+    depends = [what_lists_depend_on(saved, wish, False, profile) for profile in (None, {}, {"interests": 1})]
+    assert depends[0] == depends[1] != depends[2], "lists that were begun otherwise are not gone on with"
