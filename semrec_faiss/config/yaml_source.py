@@ -32,7 +32,7 @@ class YamlSource:
         self.values = values
         self.path = path
         self._lines = lines or {}
-        self._overridden: set[KeyPath] = set()
+        self._overridden: dict[KeyPath, str] = {}
 
     @classmethod
     def read(cls, path: Path, marks: Collection[str] = ()) -> YamlSource:
@@ -83,7 +83,7 @@ class YamlSource:
             inner = place.get(step)
             if inner is None:
                 inner = place[step] = {}
-                self._overridden.add(steps[:depth])
+                self._overridden[steps[:depth]] = "--set"
             if not isinstance(inner, dict):
                 raise UsageError(
                     f"--set {quoted(assignment)}: {'.'.join(steps[:depth])} is {quoted(inner)},"
@@ -91,13 +91,19 @@ class YamlSource:
                 )
             place = inner
         place[steps[-1]] = value
-        self._overridden.add(steps)
+        self._overridden[steps] = "--set"
+
+    def put(self, key: str, value: Any, *, within: str | None = None) -> None:
+        """Set a key, or one ``within`` a section that is a mapping or not there, as the option of its name says."""
+        place = self.values if within is None else self.values.setdefault(within, {})
+        place[key] = value
+        self._overridden[(key,) if within is None else (within, key)] = f"--{key.replace('_', '-')}"
 
     def where(self, key: KeyPath) -> str:
-        """Say where ``key`` was set: ``file.yaml:12``, ``--set``, or the nearest enclosing key's place."""
+        """Say where ``key`` was set: ``file.yaml:12``, ``--set``, ``--port``, or the nearest enclosing key's place."""
         for length in range(len(key), 0, -1):
-            if key[:length] in self._overridden:
-                return "--set"
+            if (option := self._overridden.get(key[:length])) is not None:
+                return option
             if key[:length] in self._lines:
                 return f"{self.path}:{self._lines[key[:length]]}"
         return str(self.path) if self.path else "config"

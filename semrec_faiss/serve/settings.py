@@ -119,11 +119,13 @@ def read_settings(path: Path | None, flags: Mapping[str, Any], overrides: Sequen
     """
     source = read_source(path, overrides, ("limits",))
     given = {name: value for name, value in flags.items() if value not in (None, ())}
-    limits = {name: given.pop(name) for name in Limits.model_fields if name in given}
-    own = source.values.get("limits")
-    if limits and (own is None or isinstance(own, dict)):
-        given["limits"] = (own or {}) | limits
-    source.values.update(given)
+    if source.values.get("limits") is None:
+        source.values.pop("limits", None)
+    for name, value in given.items():
+        if name not in Limits.model_fields:
+            source.put(name, value)
+        elif isinstance(source.values.get("limits", {}), dict):  # else it is the file's mistake
+            source.put(name, value, within="limits")
     if "index" not in source.values:
         raise UsageError("no index is named", fix="semrec serve INDEX, or index: in the file that --config names")
     return validated(ServeConfig, source)

@@ -200,6 +200,22 @@ def test_mistakes_are_told_as_in_every_config(text: str, said: str, tmp_path: Pa
         read_settings(path, {})
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"port": 70_000}, "\n  --port: port: should be less than or equal to 65535, not 70000"),
+        ({"max_k": 0}, "\n  --max-k: limits.max_k: should be greater than or equal to 1, not 0"),
+        ({"threads": 9}, r"\n  .*serve.yaml:2: port: should be"),
+    ],
+)
+def test_mistakes_of_flags_are_told_by_their_names(flags: dict[str, int], said: str, tmp_path: Path) -> None:
+    """Once a fault: what stood on the command line was said to stand in a config."""
+    path = tmp_path / "serve.yaml"
+    path.write_text("index: a\nport: 70001\nlimits:\n" if "threads" in flags else "index: a\nlimits:\n")
+    with pytest.raises(ConfigError, match=said):
+        read_settings(path, flags)
+
+
 def test_an_index_must_be_named_and_there(tmp_path: Path, semrec: Semrec) -> None:
     with pytest.raises(UsageError, match="no index is named"):
         read_settings(None, {})
