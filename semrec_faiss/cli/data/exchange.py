@@ -123,7 +123,7 @@ def _import_table(
     if made.users is not None:
         click.echo(f"{made.users} users with vectors of their own")
     if made.histories is not None:
-        _print_histories(made.histories)
+        _print_histories(made.histories, with_vectors=made.users is not None)
 
 
 def _of(named: dict[str, str], parts: tuple[str, ...]) -> dict[str, str]:
@@ -153,7 +153,7 @@ def _history_wish(
     return HistoryWish(columns, time_unit, Profile(**profile) if profile else None)
 
 
-def _print_histories(made: ImportedHistories) -> None:
+def _print_histories(made: ImportedHistories, *, with_vectors: bool) -> None:
     for note in made.notes:
         say(f"note: {note}")
     if made.times is not None:
@@ -164,7 +164,8 @@ def _print_histories(made: ImportedHistories) -> None:
     if made.unknown_rows:
         say(f"note: items that are no titles: {made.unknown_items}, in {made.unknown_rows} rows, which were left out")
     if made.incomplete_rows:
-        say(f"note: rows without a user or an item, which were left out: {made.incomplete_rows}")
+        others = ", or of users without a vector" * with_vectors
+        say(f"note: rows without a user or an item{others}, which were left out: {made.incomplete_rows}")
 
 
 def _import_benchmark(

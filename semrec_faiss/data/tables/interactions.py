@@ -146,20 +146,32 @@ class Interactions:
         part, what, table = ("user", "one of the users", "people") if titles else ("item", "a title", "titles")
         whose = "users'" if titles else "titles'"
         asked, known = (
-            self._connection.execute(f"SELECT DISTINCT {column} AS id FROM {rows} ORDER BY id LIMIT 3").fetchall()
+            self._connection.execute(
+                f"SELECT DISTINCT {column} AS id FROM {rows} WHERE id IS NOT NULL ORDER BY id LIMIT 3"
+            ).fetchall()
             for column, rows in ((self._ids[part], self._file), ("id", table))
-        )
-        bare = f"SELECT ltrim({self._ids[part]}, '0') AS id FROM {self._file}"
-        lost_zeros = self._one(
-            f"SELECT count(*) FROM ({bare}) WHERE id <> '' AND id IN (SELECT ltrim(id, '0') FROM {table})"
         )
         return DataError(
             f"{self._name}: no row names {what}; {part}s look like {', '.join(repr(one) for (one,) in asked)},"
             f" {whose} ids like {', '.join(repr(one) for (one,) in known)}",
-            fix="read these ids as texts, so that they keep their zeros, where the table is made; in pandas: dtype=str"
-            if lost_zeros
-            else f"map the column that holds these ids: --map {part}=COLUMN",
+            fix=self._read_otherwise(self._ids[part], table)
+            or f"map the column that holds these ids: --map {part}=COLUMN",
         )
+
+    def _read_otherwise(self, column: str, table: str) -> str:
+        """Say how ids keep what they have lost where they became numbers; nothing where that is not it."""
+        ways = {
+            "ltrim({0}, '0')": "read these ids as texts, so that they keep their zeros, where the table is made;"
+            " in pandas: dtype=str",
+            "regexp_replace({0}, '[.]0+$', '')": "write these ids, which became floats, as whole numbers where the"
+            " table is made; in pandas: frame[column].astype('Int64')",
+        }
+        for sql, fix in ways.items():
+            bare = f"SELECT {sql.format(column)} AS id FROM {self._file}"
+            known = f"SELECT {sql.format('id')} FROM {table}"
+            if self._one(f"SELECT count(*) FROM ({bare}) WHERE id <> '' AND id IN ({known})"):
+                return fix
+        return ""
 
     def user_ids(self) -> list[str]:
         """Return everybody who did something, sorted."""

@@ -22,7 +22,7 @@ AS_JSON_LINES = "write it as JSON lines, an object a line, in a file that ends i
 
 _INSTEAD = {
     ".json": AS_JSON_LINES,
-    ".npy": "give the table of the titles, and this file with --vectors",
+    ".npy": "give the table of the titles, and this file with --vectors; users' vectors are a column of their table",
     ".xlsx": "save it as CSV in UTF-8",
     ".xls": "save it as CSV in UTF-8",
 }

@@ -72,8 +72,8 @@ def find_times(
         odd = first_odd_row(connection, file, "time", f"({raw}) IS NULL")
         assert odd is not None, "there are such rows"
         raise DataError(
-            f"{odd.told(place, 'time')}; every row needs one, in seconds since 1970 or as a date",
-            fix="give every row one, or say --map time=- to do without times",
+            f"{odd.told(place, 'time')}; every row needs one, in seconds since 1970 or with its year first",
+            fix="write every row's, such as 2020-01-31 12:00:00, or say --map time=- to do without times",
         )
     if not number:
         return Times("dates", date_of(int(low)), date_of(int(high)), f"({raw})")

@@ -273,6 +273,16 @@ def test_ids_that_have_lost_their_zeros_are_to_be_read_as_texts(users: list[Any]
         )
 
 
+def test_ids_that_became_floats_are_to_be_written_as_whole_numbers(tmp_path: Path, semrec: Semrec) -> None:
+    (tmp_path / "t.csv").write_text("sku,name,vector\n10,A,1 2\n11,B,2 1\n")
+    (tmp_path / "i.csv").write_text("user,sku\nu,10.0\nu,11.0\nu,\n")  # as pandas writes a column that lacks a value
+    refused = semrec("dataset", "import", tmp_path / "t.csv", tmp_path / "d", "--interactions", tmp_path / "i.csv")
+    assert "items look like '10.0', '11.0', titles' ids like '10', '11'\n" in refused.err
+    assert (
+        "fix: write these ids, which became floats, as whole numbers where the table is made; in pandas" in refused.err
+    )
+
+
 def test_users_come_with_vectors_of_their_own_from_the_command_line(tmp_path: Path, semrec: Semrec) -> None:
     """Ids keep their leading zeros; what others did is counted, and makes no users."""
     (tmp_path / "u.csv").write_text('customer,vector\n007,"[0, 0, 0, 1]"\nann,"[1, 0.5, 0, 0]"\n', encoding="utf-8")
@@ -280,6 +290,8 @@ def test_users_come_with_vectors_of_their_own_from_the_command_line(tmp_path: Pa
     asked = ["dataset", "import", source, out, "--users", tmp_path / "u.csv", "--interactions", interactions(tmp_path)]
     told = semrec(*asked, "--json").document
     assert (told["users"], told["histories"]["interactions"], told["histories"]["incomplete_rows"]) == (2, 2, 5)
+    told = semrec(*asked, "--overwrite").err
+    assert "note: rows without a user or an item, or of users without a vector, which were left out: 5\n" in told
     build_index(config_from_dict({"dataset": str(out), "output": str(tmp_path / "index"), "device": "cpu"}))
     recommender = Recommender.open(tmp_path / "index")
     assert [one.media_id for one in recommender.recommend("007", 2)] == ["d", "e"]
