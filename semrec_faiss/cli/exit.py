@@ -16,9 +16,9 @@ from typing import Any
 
 import click
 
-from semrec_faiss.cli.numbers import UnfitNumber
 from semrec_faiss.cli.printing import print_json
 from semrec_faiss.cli.signals import Terminated, ended_cleanly
+from semrec_faiss.cli.usage import fix_of
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError, StorageError, UsageError, quoted, told_shortly
 from semrec_faiss.storage import too_many_open
 
@@ -92,7 +92,7 @@ def _explain(error: Exception, arguments: Sequence[str], as_json: bool) -> int:
         shown = io.StringIO()
         error.show(shown)
         click.echo(told_shortly(_with_short_values(shown.getvalue(), arguments)), nl=False, err=True)
-        fix = error.fix if isinstance(error, UnfitNumber) else None
+        fix = fix_of(error)
         _say_fix(fix)
         told: SemrecError = UsageError(_with_short_values(error.format_message(), arguments), fix=fix)
         told.exit_code = error.exit_code

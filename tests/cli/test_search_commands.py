@@ -639,6 +639,23 @@ def test_a_number_with_commas_or_a_power_is_told_in_digits(command: tuple[str, .
     assert f"{command[-1]!r} is not {told}" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("command", "fix"),
+    [
+        (("similar", "index", "toy", "story", "2"), '"toy story 2"'),
+        (("search", "index", "a", "heist"), '"a heist"'),
+        (("explain", "index", "ann", "Cabin", "Fever", "--count", "3"), '"Cabin Fever"'),
+        (("recommend", "index", "ann"), "fix: --user ann\n"),
+        (("recommend", "index", "ann", "bob"), "fix: --user ann --user bob\n"),
+        (("build", "flat", "other"), None),
+    ],
+)
+def test_what_is_left_over_is_told_where_it_belongs(semrec: Semrec, command: tuple[str, ...], fix: str | None) -> None:
+    refused = semrec(*command)
+    assert refused.code == 2 and "Got unexpected extra argument" in refused.err
+    assert (fix in refused.err) if fix else "fix: " not in refused.err
+
+
 def test_the_number_to_give_is_told_to_programs_too(semrec: Semrec) -> None:
     assert json.loads(semrec("similar", "index", "Alien", "-k", "0", "--json").out)["fix"] == "-k 1"
 
