@@ -13,6 +13,10 @@ from semrec_faiss.index.hardware.faiss_threads import one_core
 TITLES_AN_INTEREST = 2
 """A user has at most one interest for this many liked titles."""
 
+LEAST_WEIGHT = 1e-30
+"""What a title weighs in a clustering at least: FAISS divides by a cluster's weight, and ends the process where that
+overflows float32."""
+
 _ITERATIONS = 15
 
 
@@ -64,8 +68,8 @@ def interest_vectors(vectors: Vectors, weights: Values, interests: int, seed: in
         seed: of the clustering.
 
     Returns:
-        float64 (interests, dim), weighted means of titles, and their weights (interests,), heaviest first; empty where
-        no title has a positive weight or the titles cancel out.
+        float64 (interests, dim), weighted means of titles, and their weights (interests,) in proportion, heaviest
+        first; empty where no title has a positive weight or the titles cancel out.
     """
     wide = vectors.astype(np.float64)
     positive = np.flatnonzero(weights > 0)
@@ -75,10 +79,11 @@ def interest_vectors(vectors: Vectors, weights: Values, interests: int, seed: in
     if wanted == 1:
         mean = (weights @ wide)[None, :] / np.abs(weights).sum()
         return (mean, np.array([weights[positive].sum()])) if np.linalg.norm(mean) > 1e-9 else (mean[:0], np.empty(0))
-    nearest = _clusters(np.ascontiguousarray(vectors[positive]), weights[positive], wanted, seed)
-    weighted = weights[positive, None] * wide[positive]
+    liked = np.ldexp(weights[positive], 1 - np.frexp(weights.max())[1])  # the largest from 1 to 2: they may be all old
+    nearest = _clusters(np.ascontiguousarray(vectors[positive]), liked, wanted, seed)
+    weighted = liked[:, None] * wide[positive]
     sums = np.stack([weighted[nearest == cluster].sum(axis=0) for cluster in range(wanted)])
-    heaviness = np.bincount(nearest, weights=weights[positive], minlength=wanted).astype(np.float64)
+    heaviness = np.bincount(nearest, weights=liked, minlength=wanted).astype(np.float64)
     order = np.argsort(-heaviness, kind="stable")
     order = order[np.linalg.norm(sums[order], axis=1) > 1e-9]
     return sums[order] / heaviness[order, None], heaviness[order]
@@ -94,6 +99,6 @@ def _clusters(vectors: Vectors, weights: Values, wanted: int, seed: int) -> Rows
     settings.niter, settings.spherical, settings.seed, settings.min_points_per_centroid = _ITERATIONS, True, seed, 1
     clustering, centroids = faiss.Clustering(vectors.shape[1], wanted, settings), faiss.IndexFlatIP(vectors.shape[1])
     with one_core():
-        clustering.train(vectors, centroids, weights.astype(np.float32))
+        clustering.train(vectors, centroids, np.maximum(weights, LEAST_WEIGHT).astype(np.float32))
         _, nearest = centroids.search(vectors, 1)
     return np.asarray(nearest[:, 0])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 
 from semrec_faiss.search.profile.interests import interest_vectors
 
@@ -30,3 +34,24 @@ def test_interests_are_the_clusters_heaviest_first() -> None:
         np.testing.assert_allclose(mean / np.linalg.norm(mean), own / np.linalg.norm(own), atol=1e-6)
     few, _ = interest_vectors(vectors[:5], np.ones(5), 8, 7)
     assert len(few) == 2  # two titles an interest at least
+
+
+@pytest.mark.parametrize(("scale", "digits"), [(1e-41, 60), (1e-300, 15), (1.0, 60)])
+def test_what_was_liked_long_ago_is_clustered_as_what_was_liked_today(scale: float, digits: int) -> None:
+    """FAISS divided by what is next to nothing, met NaN in a thread of its own and ended the process."""
+    code = (
+        "import numpy as np\n"
+        "from semrec_faiss.search.profile.interests import interest_vectors\n"
+        "random = np.random.default_rng(3)\n"
+        "for _ in range(40):\n"
+        "    vectors = random.standard_normal((12, 6)).astype(np.float32)\n"
+        f"    weights = {scale} * 10.0 ** random.uniform(-{digits}, 0, 12)\n"
+        "    weights[5:7] = -1.0\n"
+        "    found, heaviness = interest_vectors(vectors, weights, 4, 7)\n"
+        "    assert 1 <= len(found) == len(heaviness) and np.isfinite(found).all()\n"
+        "    assert (np.linalg.norm(found, axis=1) > 0.01).all()\n"
+        "    today = np.ldexp(weights, 1 - np.frexp(weights.max())[1])\n"
+        "    np.testing.assert_array_equal(found, interest_vectors(vectors, today, 4, 7)[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
