@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from semrec_faiss.paths import as_typed
 from semrec_faiss.storage import CURRENT_NAME
 
 Format = Literal["parquet", "arrow", "csv", "jsonl"]
@@ -89,4 +90,8 @@ def what_instead(path: Path, wanted: Kind) -> Given | None:
     """Return what stands at a path where something else was wanted; None where no command makes that of it."""
     kind = kind_of(path)
     way = None if kind is None else _WAYS.get((wanted, kind))
-    return None if way is None else Given(f"{path} is {'an' if kind == 'index' else 'a'} {kind}", way.format(path))
+    return (
+        None
+        if way is None
+        else Given(f"{path} is {'an' if kind == 'index' else 'a'} {kind}", way.format(as_typed(path)))
+    )

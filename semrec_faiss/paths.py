@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def path_from(written: str | os.PathLike[str]) -> Path:
     except UnicodeEncodeError as error:  # how Python hands on other bytes, which DuckDB takes for no name
         raise ValueError(f"{text!a} holds bytes that are no UTF-8; rename the file or folder") from error
     return _unmistakable(_at_home(Path(text)) if isinstance(written, str) and text.startswith("~") else Path(text))
+
+
+def as_typed(path: str | os.PathLike[str]) -> str:
+    """Return a path as a shell takes it, in quotes where it holds blanks."""
+    return shlex.quote(os.fspath(path))
 
 
 def special_kind(path: Path) -> str | None:

@@ -27,6 +27,14 @@ def given(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
+def test_a_path_with_blanks_is_told_as_a_shell_takes_it(semrec: Semrec, tmp_path: Path) -> None:
+    (tmp_path / "my films" / "media").mkdir(parents=True)
+    refused = semrec("info", tmp_path / "my films")
+    assert f"fix: semrec build --dataset '{tmp_path}/my films' --output INDEX makes" in refused.err
+    refused = semrec("similar", tmp_path / "no index", "Alien")
+    assert f"fix: semrec build CONFIG --output '{tmp_path}/no index' makes one" in refused.err
+
+
 def test_things_are_told_apart(given: dict[str, Path], tmp_path: Path) -> None:
     assert {kind: kind_of(path) for kind, path in given.items()} == {kind: kind for kind in given}
     (tmp_path / "films.npy").touch()

@@ -8,6 +8,7 @@ import click
 
 from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import print_json, progress_bars, say
+from semrec_faiss.paths import as_typed
 
 TITLE = "Toy Story (1995)"
 USER = "user_033"
@@ -43,7 +44,7 @@ def demo(output: Path, as_json: bool) -> None:
     say(f"built {output}: {manifest.count} films, {manifest.users} users, on {recommender.saved.device}\n")
     print_answer(similar, f"Similar to {similar.query['title']}:", normalized=True)
     print_answer(recommended, f"\nFor {USER}, who likes {_taste(folder, USER)}:", normalized=True)
-    say(f'\nNow try:  semrec similar {output} "the godfather"')
+    say(f'\nNow try:  semrec similar {as_typed(output)} "the godfather"')
 
 
 def _taste(folder: Path, user_id: str) -> str:

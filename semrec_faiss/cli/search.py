@@ -34,6 +34,7 @@ from semrec_faiss.cli.printing import (
     waiting_for,
 )
 from semrec_faiss.errors import UsageError
+from semrec_faiss.paths import as_typed
 
 if TYPE_CHECKING:
     from semrec_faiss.search.answers.answer import Answer
@@ -77,7 +78,9 @@ def similar(
         (text, kind) for text, kind in ((title, None), (media_id, "media_id"), (named, "title")) if text is not None
     ]
     if len(given) != 1:
-        raise UsageError("say to what: TITLE, or --id ID, or --title TITLE", fix=f'semrec similar {index} "a title"')
+        raise UsageError(
+            "say to what: TITLE, or --id ID, or --title TITLE", fix=f'semrec similar {as_typed(index)} "a title"'
+        )
     check_order(index, title)
     recommender = Recommender.open(index, settings)
     text, kind = given[0]
@@ -165,11 +168,12 @@ def recommend(
     if not (users or said or all_users):
         raise UsageError(
             "say for whom: --user ID, or --like TITLE (--dislike, --rate), or --all-users --out FILE",
-            fix=f"semrec recommend {index} --user ID",
+            fix=f"semrec recommend {as_typed(index)} --user ID",
         )
     if all_users != (out is not None):
         raise UsageError(
-            "--all-users and --out FILE go together", fix=f"semrec recommend {index} --all-users --out recs.parquet"
+            "--all-users and --out FILE go together",
+            fix=f"semrec recommend {as_typed(index)} --all-users --out recs.parquet",
         )
     if all_users and (options["account"] or options["show"] is not None):
         raise UsageError("--explain and --show are of answers that are shown, not of --all-users", fix="leave them out")

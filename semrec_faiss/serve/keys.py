@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from semrec_faiss.errors import ConfigError, NotFoundError, StorageError, UsageError, quoted
 from semrec_faiss.locks import only_writer
+from semrec_faiss.paths import as_typed
 from semrec_faiss.storage import new_file, read_small
 
 Role = Literal["read", "admin"]
@@ -115,7 +116,7 @@ def _read(path: Path) -> list[Key]:
         lines = read_small(path).decode("utf-8").splitlines()
     except FileNotFoundError as error:
         raise NotFoundError(
-            f"there is no file of keys {path}", fix=f"semrec serve keys add NAME --keys {path}"
+            f"there is no file of keys {path}", fix=f"semrec serve keys add NAME --keys {as_typed(path)}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         told = getattr(error, "strerror", None) or error

@@ -10,6 +10,7 @@ import click
 from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
 from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import as_ms, as_size, print_json, print_table, say, say_if_disturbed
+from semrec_faiss.paths import as_typed
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.choose.pick import Choice
@@ -64,7 +65,7 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
     if choice.winner is not None:
         label = choice.winner.label
         output = f"indexes/{found.plan.name}"
-        note = f"Chosen by `semrec pick` from the sweep {found.plan.name}: {label}.\nsemrec build {path}"
+        note = f"Chosen by `semrec pick` from the sweep {found.plan.name}: {label}.\nsemrec build {as_typed(path)}"
         write_config(choice.winner, path, dataset=dataset_of(found, choice.winner.data.name), output=output, note=note)
     if as_json:
         print_json(_choice_as_dict(choice, path))
@@ -73,7 +74,7 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
     if choice.winner is None:
         return 4
     say_if_disturbed(choice.winner.others_used_cores, "the winner's trial", "`semrec sweep --rerun all` measures again")
-    say(f"wrote {path}; now try: semrec build {path}")
+    say(f"wrote {path}; now try: semrec build {as_typed(path)}")
     return 0
 
 

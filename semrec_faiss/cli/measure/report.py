@@ -11,6 +11,7 @@ from semrec_faiss.cli.numbers import FiniteRange
 from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import print_json, print_table, say
 from semrec_faiss.errors import DataError
+from semrec_faiss.paths import as_typed
 
 
 @click.command(epilog="Example: semrec report results/sweep-demo")
@@ -92,7 +93,7 @@ def _refuse_another(path: Path, document: dict[str, Any]) -> None:
     words = str(stamp.get("command")).split() if isinstance(stamp, dict) else []
     fix = "give a file of `semrec compare` or `semrec bench gpu`, or the folder of a sweep"
     if "evaluations" in document:
-        told, fix = "the winners of a sweep", f"give their folder: semrec report {path.parent}"
+        told, fix = "the winners of a sweep", f"give their folder: semrec report {as_typed(path.parent)}"
     elif "methods" in document and "protocol" in document:
         told = "what `semrec evaluate` writes of one index"
         fix = "give the folder of `semrec sweep` with a file that has the key evaluate, such as sweep-evaluate"

@@ -12,6 +12,7 @@ from semrec_faiss.cli.measure.live import Picture, live
 from semrec_faiss.cli.options import FilePath, json_option
 from semrec_faiss.cli.printing import as_duration, as_ms, as_size, print_json, print_table, progress_bars, say
 from semrec_faiss.errors import UsageError
+from semrec_faiss.paths import as_typed
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.sweep.plan import TrialsPlan
@@ -87,7 +88,7 @@ def sweep(
         print_json(_as_document(plan, outcome))
     else:
         _show_outcome(plan, outcome)
-    say(f"wrote {plan.sweep.folder}; now try: semrec pick {plan.sweep.folder} --recall 0.95")
+    say(f"wrote {plan.sweep.folder}; now try: semrec pick {as_typed(plan.sweep.folder)} --recall 0.95")
 
 
 def _yaml(value: Any) -> str:

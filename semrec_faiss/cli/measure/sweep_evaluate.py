@@ -10,6 +10,7 @@ import click
 from semrec_faiss.cli.measure.evaluate import print_evaluation
 from semrec_faiss.cli.measure.live import Picture, live
 from semrec_faiss.cli.printing import as_duration, print_json, print_table, progress_bars, say
+from semrec_faiss.paths import as_typed
 
 if TYPE_CHECKING:
     from semrec_faiss.measure.evaluate.config import EvaluationSweep
@@ -36,7 +37,7 @@ def evaluate_profiles(sweep: EvaluationSweep, *, dry_run: bool, rerun: Rerun, as
         print_json(_as_document(plan, outcome))
     else:
         _show_outcome(plan, outcome)
-    say(f"wrote {sweep.folder}; now try: semrec report {sweep.folder}")
+    say(f"wrote {sweep.folder}; now try: semrec report {as_typed(sweep.folder)}")
 
 
 def _show_plan(plan: EvaluationPlan, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
 from semrec_faiss.cli.options import FilePath, json_option, set_option
 from semrec_faiss.cli.printing import as_ms, print_json, print_table, progress_bars, say
+from semrec_faiss.paths import as_typed
 
 MOST_BATCH = 1_000_000
 """As in a sweep, whose module is not imported for a help text."""
@@ -74,7 +75,11 @@ def tune(
     written = out if fits else None
     if written is not None and tuned.config is not None:  # before anything is printed: an error is a document, too
         values = tuned.config.model_dump(mode="json", exclude_none=True)
-        write_yaml(values, written, note=f"By `semrec tune {config} --recall {recall}`.\nsemrec build {written}")
+        write_yaml(
+            values,
+            written,
+            note=f"By `semrec tune {as_typed(config)} --recall {recall}`.\nsemrec build {as_typed(written)}",
+        )
     if as_json:
         chosen = tuned.chosen.value if tuned.chosen is not None else None
         print_json(
@@ -88,7 +93,7 @@ def tune(
     else:
         _show_tuned(tuned, recall, p95_ms, slow=slow)
     if written is not None:
-        say(f"wrote {written}; now try: semrec build {written}")
+        say(f"wrote {written}; now try: semrec build {as_typed(written)}")
     return 0 if fits else 4
 
 

@@ -16,6 +16,7 @@ from semrec_faiss.data.folder.layout import (
     refuse_another_seen,
 )
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.paths import as_typed
 
 _PARTS = {
     METADATA: f"the new and changed titles; or {Path(METADATA_TABLE).name}",
@@ -55,7 +56,8 @@ def find_change_folder(root: Path) -> ChangeFolder:
     root = or_demos(root)
     if root.is_file():
         raise UsageError(
-            f"{root} is a file; a folder of changes is expected", fix=f"semrec dataset import {root} FOLDER makes one"
+            f"{root} is a file; a folder of changes is expected",
+            fix=f"semrec dataset import {as_typed(root)} FOLDER makes one",
         )
     if not root.is_dir():
         raise NotFoundError(f"there is no folder {root}", fix=_LAYOUT)

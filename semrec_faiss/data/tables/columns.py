@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from semrec_faiss.errors import UsageError, quoted
+from semrec_faiss.paths import as_typed
 
 GUESSES: dict[str, tuple[str, ...]] = {
     "media_id": (
@@ -197,7 +198,7 @@ def parse_map(assignments: Sequence[str], parts: Sequence[str]) -> dict[str, str
 
 def _instead_of(given: str, able: Sequence[str]) -> str:
     if given.endswith(".npy"):
-        return f"--vectors {given}"
+        return f"--vectors {as_typed(given)}"
     return f"--vector {able[0]}" if able else "name one that is there"
 
 

@@ -14,6 +14,7 @@ from semrec_faiss.data.tables.histories import HistoryWish, ImportedHistories, i
 from semrec_faiss.data.tables.importing import ImportedTable, TableWish, import_table
 from semrec_faiss.data.tables.people import import_users
 from semrec_faiss.errors import StorageError, UsageError
+from semrec_faiss.paths import as_typed
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_folder
 
@@ -86,5 +87,5 @@ def _refuse_data_folder(source: Path) -> None:
     if (given / MEDIA_VECTORS).is_file() and any((given / name).is_file() for name in (METADATA, METADATA_TABLE)):
         raise UsageError(
             f"{source} is a data folder already, not a table",
-            fix=f"build it as it is: semrec build --dataset {source} --output INDEX",
+            fix=f"build it as it is: semrec build --dataset {as_typed(source)} --output INDEX",
         )

@@ -23,6 +23,7 @@ from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, dam
 from semrec_faiss.index.generations.shards import SHARDS_FOLDER
 from semrec_faiss.kinds import what_instead
 from semrec_faiss.locks import only_writer
+from semrec_faiss.paths import as_typed
 from semrec_faiss.storage import CURRENT_NAME, read_small, sync_folder
 
 _STAGED_NAME = f"{CURRENT_NAME}.new"
@@ -86,7 +87,7 @@ class IndexDirectory:
     def _no_index(self) -> NotFoundError:
         if not self.path.exists():
             return NotFoundError(
-                f"index {self.path} does not exist", fix=f"semrec build CONFIG --output {self.path} makes one"
+                f"index {self.path} does not exist", fix=f"semrec build CONFIG --output {as_typed(self.path)} makes one"
             )
         if (given := what_instead(self.path, "index")) is not None:
             return NotFoundError(f"{given.told}, not an index", fix=given.fix)
@@ -286,7 +287,7 @@ class IndexDirectory:
         if name not in names:
             raise NotFoundError(
                 f"{self.path} has no generation {quoted(name)}",
-                fix=f"it has {', '.join(names)}: `semrec info {self.path} --all` shows them",
+                fix=f"it has {', '.join(names)}: `semrec info {as_typed(self.path)} --all` shows them",
                 candidates=tuple(names),
             )
         return self._ref_of(name)
@@ -299,7 +300,8 @@ class IndexDirectory:
             return self._ref_before_newest()
         previous, before_change = manifest.previous, self.before_change(manifest)
         if previous is None or not (self.path / previous.name).is_dir():
-            fix = f"`semrec rollback {self.path} --to NAME` takes any that `semrec info {self.path} --all` lists"
+            index = as_typed(self.path)
+            fix = f"`semrec rollback {index} --to NAME` takes any that `semrec info {index} --all` lists"
             if len(self._generation_names()) == 1:
                 fix = "it is the only one there is: build or update the index again"
             if before_change is not None:

@@ -17,6 +17,7 @@ from semrec_faiss.index.generations.manifest import damaged_by, unreadable
 from semrec_faiss.index.generations.texts import read_texts, write_texts
 from semrec_faiss.index.segments.joined import JoinedTexts
 from semrec_faiss.index.segments.opened import OpenSegments
+from semrec_faiss.paths import as_typed
 
 ITEMS_NAME = "items.parquet"
 RECORDS = "records"
@@ -79,7 +80,7 @@ def fields_of(generation: Generation) -> dict[str, str]:
     if not generation.has(FIELDS_NAME):
         raise UsageError(
             f"{generation.folder.parent} was built by an earlier version of semrec and cannot be updated as it is",
-            fix=f"semrec build {generation.folder.parent} builds it again as it was",
+            fix=f"semrec build {as_typed(generation.folder.parent)} builds it again as it was",
         )
     return _read_fields(generation)
 

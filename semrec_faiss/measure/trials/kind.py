@@ -8,6 +8,7 @@ from typing import Literal
 
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.documents.results import MOST_BYTES
+from semrec_faiss.paths import as_typed
 from semrec_faiss.storage import read_small
 
 PLAN = "plan.json"
@@ -36,7 +37,7 @@ def refuse_evaluation(folder: Path) -> None:
     if kind_of(folder) == "evaluation":
         raise UsageError(
             f"{folder} holds an evaluation of recommendations, not a sweep of indexes",
-            fix=f"`semrec report {folder}` shows it; the profile it chose is in {folder / 'evaluation.json'}",
+            fix=f"`semrec report {as_typed(folder)}` shows it; the profile it chose is in {folder / 'evaluation.json'}",
         )
 
 
