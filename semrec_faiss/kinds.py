@@ -74,6 +74,15 @@ def _kind_of_folder(path: Path) -> Kind | None:
     return "data folder" if any(each.is_dir() for each in media) else None
 
 
+def indexes_near(path: Path) -> list[Path]:
+    """Return the index that a path lies in, or those in it, sorted, where it is none itself."""
+    try:
+        near = [path.absolute().parent, *(sorted(path.iterdir()) if path.is_dir() else ())]
+        return [each for each in near if kind_of(each) == "index"]
+    except OSError:  # which whoever opens it will tell
+        return []
+
+
 class Given(NamedTuple):
     """What was given in the place of something else.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,20 @@ def given(tmp_path: Path) -> dict[str, Path]:
     for path in (found["index"] / "CURRENT", found["table"], found["config file"], found["bundle"]):
         path.write_text("key: value\n")
     return found
+
+
+def test_an_index_near_a_path_is_named(semrec: Semrec, given: dict[str, Path], tmp_path: Path) -> None:
+    index = given["index"]
+    (index / "gen-000001").mkdir()
+    assert f"fix: give an index near it: {index}\n" in semrec("info", index / "gen-000001").err
+    for name in "abc":
+        shutil.copytree(index, tmp_path / "many" / name)
+    refused = semrec("verify", tmp_path / "many").err
+    assert (
+        f"many is not an index directory\n  fix: give an index near it: {tmp_path}/many/a, {tmp_path}/many/b" in refused
+    )
+    (tmp_path / "empty").mkdir()
+    assert "fix: semrec build CONFIG --output INDEX makes one\n" in semrec("info", tmp_path / "empty").err
 
 
 def test_a_path_with_blanks_is_told_as_a_shell_takes_it(semrec: Semrec, tmp_path: Path) -> None:

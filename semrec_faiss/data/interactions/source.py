@@ -108,7 +108,9 @@ def _columns(source: Path, names: list[str], media_ids: Iterable[str]) -> dict[s
         ours = _MOVIELENS if spelled else _MOVIELENS_AS_THEY_ARE
     if ours is _OURS and not _OURS.keys() <= set(names):
         missing = " and ".join(name for name in _OURS if name not in names)
-        raise DataError(f"{source} lacks the column {missing}; it has {', '.join(names)}", fix=_FIX)
+        raise DataError(
+            f"{source} lacks the column{'s' * (' ' in missing)} {missing}; it has {', '.join(names)}", fix=_FIX
+        )
     return {**ours, **{name: name for name in ("rating", "timestamp") if name in names}}
 
 

@@ -21,10 +21,13 @@ from semrec_faiss.errors import DamagedIndexError, NotFoundError, SemrecError, S
 from semrec_faiss.index.generations.generation import Generation, NewGeneration, current_line, write_synced
 from semrec_faiss.index.generations.manifest import GenerationRef, Manifest, damaged, own_manifest_digest, unreadable
 from semrec_faiss.index.generations.shards import SHARDS_FOLDER
-from semrec_faiss.kinds import what_instead
+from semrec_faiss.kinds import indexes_near, what_instead
 from semrec_faiss.locks import only_writer
 from semrec_faiss.paths import as_typed
 from semrec_faiss.storage import CURRENT_NAME, read_small, sync_folder
+
+_NEAR = 3
+"""Indexes that an error names."""
 
 _STAGED_NAME = f"{CURRENT_NAME}.new"
 _LOCK_NAME = ".lock"
@@ -91,9 +94,10 @@ class IndexDirectory:
             )
         if (given := what_instead(self.path, "index")) is not None:
             return NotFoundError(f"{given.told}, not an index", fix=given.fix)
-        return NotFoundError(
-            f"{self.path} is not an index directory", fix="semrec build CONFIG --output INDEX makes one"
-        )
+        fix = "semrec build CONFIG --output INDEX makes one"
+        if near := indexes_near(self.path):
+            fix = f"give an index near it: {', '.join(map(as_typed, near[:_NEAR]))}{', …' * (len(near) > _NEAR)}"
+        return NotFoundError(f"{self.path} is not an index directory", fix=fix)
 
     @property
     def holds_an_index(self) -> bool:
