@@ -132,7 +132,8 @@ class Interactions:
             columns.append(f"{self.times.sql} AS timestamp")
         is_kept = np.zeros(self._one(f"SELECT count(*) FROM {self._file}"), np.bool_)
         sql = f"SELECT {ROW_NUMBER} FROM {self._numbered} WHERE {self._complete} AND {self._known()}"
-        is_kept[self._connection.execute(sql).fetchnumpy()[ROW_NUMBER]] = True
+        for numbers in self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS):
+            is_kept[numbers.column(0).to_numpy()] = True
         if not is_kept.any():
             raise self._nothing_kept()
         rows = self._connection.sql(f"SELECT {', '.join(columns)} FROM {self._file}").to_arrow_reader(_BATCH_ROWS)
