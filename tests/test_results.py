@@ -85,6 +85,25 @@ def test_filters_on_a_gpu() -> None:
         assert shows([*row[2:4], *row[5:]], *kernels, *medians(one, "first_filtered", "filtered"), one["masked_ms"])
 
 
+def test_several_gpus() -> None:
+    search = measured("bench-gpu-h200-x2")["search"]
+    found = {(one["titles"], one["queries"]): one for one in search}
+    for row in rows("| titles × queries | one | two: shards"):
+        titles, queries = (
+            part.split()[0] for part in row[0].replace("4 M", "4000000").replace("1 M", "1000000").split("×")
+        )
+        one = found[int(titles.replace(",", "")), int(queries.replace(",", ""))]
+        times = one["users" if "users" in row[0] else "fused"]
+        speedups = [
+            value
+            for layout in ("shards", "replicas")
+            for value in (times[layout]["median_ms"], times[layout]["speedup"])
+        ]
+        assert shows(row[1:4], times["one_gpu"]["median_ms"], *speedups), row
+    for row in rows("| | asked | two H200s | two H200s, by a script"):
+        assert row[2].strip("*") in PAGE.partition("What was asked, and reached on two GPUs")[0]
+
+
 def test_a_hundred_million_titles() -> None:
     files = "bench-gpu-h200-float16", "bench-gpu-h200-float16-text"
     found = [one for name in files for one in measured(name)["catalogues"][0]["search"]]
