@@ -201,9 +201,9 @@ def _line_of(record: Any, number: int) -> tuple[str, str]:
     if not isinstance(record, Mapping):
         raise UsageError(f"record {number} is {record!r:.60}; a mapping is expected", fix="frame.to_dict('records')")
     try:
-        line = json.dumps({name: _or_null(value) for name, value in record.items()}, ensure_ascii=False, default=_plain)
+        line = json.dumps(_or_null(dict(record)), ensure_ascii=False, default=_plain)
         line.encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"record {number}, media_id {record.get('media_id')!r}, cannot be written: {error}",
             fix="give texts, numbers, lists and mappings of them",
@@ -212,14 +212,19 @@ def _line_of(record: Any, number: int) -> tuple[str, str]:
 
 
 def _or_null(value: Any) -> Any:
-    """Return None for what frames hold where there is no value: not a number, not a time."""
+    """Return None for what frames hold where there is no value, in lists and mappings too: no number, no time, NA."""
+    if isinstance(value, Mapping):
+        return {name: _or_null(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_or_null(one) for one in (value.tolist() if isinstance(value, np.ndarray) else value)]
     is_scalar = isinstance(value, float | np.floating | dt.datetime)
-    return None if is_scalar and value != value else value  # noqa: PLR0124 (what differs from itself)
+    is_none = type(value).__name__ == "NAType" or (is_scalar and value != value)  # noqa: PLR0124
+    return None if is_none else value
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, UUID):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from semrec_faiss import IndexWriter, Recommender
@@ -179,3 +180,18 @@ def test_writers_that_wait_all_get_their_turn(tmp_path: Path) -> None:
         list(threads.map(add, range(5)))
     assert IndexDirectory(index).current().name == "gen-000006"
     assert {*Recommender.open(index).catalog.all_media_ids()} == {*model.titles, *(f"new{at}" for at in range(5))}
+
+
+def test_a_writer_takes_what_frames_hold_where_there_is_no_value(tmp_path: Path) -> None:
+    """pandas.NA was refused, and what is no number in a list: of a frame with such columns to_dict("records")."""
+    model, draws = begun(1)
+    index = model.build(tmp_path / "first", {"type": "flat"})
+    frame = pd.DataFrame({"media_id": ["a", "b"], "title": ["A", "B"], "year": pd.array([1979, None], "Int64")})
+    frame["tags"] = [np.array([1.5, np.nan]), [pd.NA, 2.5]]
+    frame["size"] = [{"width": np.nan, "height": np.int8(3)}, pd.NaT]
+    vectors = np.stack([draws.vector(), draws.vector()])
+    with IndexWriter(index) as writer:
+        writer.put_titles(frame.to_dict("records"), vectors)
+    (first,), (second,) = Recommender.open(index).search(vectors, 1)
+    assert (first.year, first.fields["tags"], first.fields["size"]) == (1979, [1.5, None], {"width": None, "height": 3})
+    assert (second.year, second.fields["tags"], second.fields["size"]) == (None, [None, 2.5], None)
