@@ -26,6 +26,8 @@ _MOST_BYTES = 4 << 30
 
 MISTAKES_SHOWN = 10
 
+_AS_LIST = 'write ["user_1", …] or {"user_ids": ["user_1", …]}'
+
 
 def read_user_ids(path: Path, *, expect_count: int | None = None) -> list[str]:
     """Read user_ids.json: a list of ids, or an object with the list as "user_ids"; integers become strings.
@@ -42,12 +44,14 @@ def read_user_ids(path: Path, *, expect_count: int | None = None) -> list[str]:
     except OSError as error:
         raise DataError(f"{path}: cannot read the user ids: {error.strerror or error}") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from error
+        raise DataError(
+            f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}", fix=_AS_LIST
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON in UTF-8: {first_line(error)}") from error
+        raise DataError(f"{path}: not JSON in UTF-8: {first_line(error)}", fix=_AS_LIST) from error
     listed = content.get("user_ids") if isinstance(content, dict) else content
     if not isinstance(listed, list):
-        raise DataError(f"{path} holds no list of user ids", fix='write ["user_1", …] or {"user_ids": ["user_1", …]}')
+        raise DataError(f"{path} holds no list of user ids", fix=_AS_LIST)
     if not listed:
         raise DataError(f"{path} holds an empty list of user ids", fix="remove the users' files, or add users to them")
     _check_ids(path, listed)

@@ -156,13 +156,16 @@ def open_vectors(
         what: what the vectors are, for messages.
 
     Raises:
-        DataError: no such file, not a .npy, pickled objects, truncated, another shape or dtype, or other counts.
+        NotFoundError: there is no such file.
+        DataError: not a .npy, pickled objects, truncated, another shape or dtype, or other counts.
     """
     refuse_special(path, "a .npy file")
     try:
         with path.open("rb") as file:
             shape, fortran, dtype, offset = _read_header(file, path)
             size = file.seek(0, 2)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}", fix="give a .npy file, as numpy.save writes it") from error
     except OSError as error:
         raise DataError(f"{path}: cannot read the {what}: {error.strerror or error}") from error
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):

@@ -81,7 +81,7 @@ def test_inner_products_are_imported_without_normalising(tmp_path: Path, parts: 
 
 
 def test_euclidean_only_of_unit_vectors(tmp_path: Path, parts: dict[str, np.ndarray]) -> None:
-    with pytest.raises(DataError, match="vector 0 has length 3"):
+    with pytest.raises(DataError, match=r"vectors\[0\] has length 3"):
         do_import(write_hdf5(tmp_path / "a.hdf5", "euclidean", **parts), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     parts["train"] /= np.float32(3)
