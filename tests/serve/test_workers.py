@@ -519,6 +519,22 @@ def test_who_falls_before_it_answers_is_started_again_ever_later() -> None:
     assert (restarts.take_all(), restarts.take_all()) == ([1], [])
 
 
+@pytest.mark.slow
+def test_who_begins_while_the_supervisor_falls_ends_without_a_traceback(index: Path, tmp_path: Path) -> None:
+    told, device = tempfile.TemporaryFile(), str(tmp_path / "device")  # noqa: SIM115 - closed below
+    with told, Tallies.new_file(2) as counts:
+        config = read_settings(None, {"index": index}).model_dump(mode="json")
+        told.write(msgspec.json.encode(Part(config, 1, 2, counts.fileno(), device, True)) + b"\n")
+        told.seek(0)
+        reads, writes = os.pipe()
+        os.close(reads)  # and nobody hears what it says
+        command = [sys.executable, "-m", "semrec_faiss.serve.workers.child"]
+        pipes = {"stdin": told, "stdout": writes, "stderr": subprocess.PIPE}
+        ended = subprocess.run(command, **pipes, timeout=HANG_SECONDS, pass_fds=[counts.fileno()])
+        os.close(writes)
+    assert b"Traceback" not in ended.stderr, ended.stderr.decode()
+
+
 def test_a_worker_that_cannot_be_started_again_is_tried_again(
     index: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

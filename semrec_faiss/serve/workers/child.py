@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ def _teller() -> Say:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def say(what: dict[str, Any]) -> None:
-        os.write(told, json.dumps(what).encode() + b"\n")
+        with suppress(BrokenPipeError):  # the supervisor has fallen, which stdin's end tells
+            os.write(told, json.dumps(what).encode() + b"\n")
 
     return say
 
