@@ -13,7 +13,7 @@ _due: ContextVar[float | None] = ContextVar("due", default=None)
 
 
 class TooLateError(SemrecError):
-    """A question whose time was up before it was answered: what had not begun is not done, a filter is ended."""
+    """A question whose time was up before it was answered: what had not begun is not done, what takes long is ended."""
 
 
 @contextlib.contextmanager
@@ -35,3 +35,9 @@ def time_left() -> float | None:
     """Return the seconds until that moment; None where there is no limit."""
     moment = _due.get()
     return None if moment is None else moment - time.monotonic()
+
+
+def raise_if_late(what: str) -> None:
+    """Raise TooLateError, which says ``what`` was not done, where that moment has passed."""
+    if (left := time_left()) is not None and left <= 0:
+        raise TooLateError(what)

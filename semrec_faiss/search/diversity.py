@@ -12,6 +12,7 @@ from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.arrays import Rows, Scores, Vectors
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
+from semrec_faiss.deadline import raise_if_late
 from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.cpu.exact import VectorsOf, inner_products, wide_products
 from semrec_faiss.index.vector_index import VectorIndex
@@ -127,6 +128,9 @@ def choose_varied(
 
     Returns:
         rows int64 and scores float32 (queries, k); -1 and -inf where no candidate is left.
+
+    Raises:
+        TooLateError: nobody waits any more: thousands of titles for each of hundreds of queries take minutes.
     """
     rows = np.full((len(pool.rows), k), -1, np.int64)
     scores = np.full((len(pool.rows), k), -np.inf, np.float32)
@@ -158,6 +162,7 @@ def _choose(
     chosen_rows = np.full((len(candidates), k), -1, np.int64)
     chosen_scores = np.full((len(candidates), k), -np.inf, np.float32)
     for position in range(k):
+        raise_if_late("the lists were not chosen when their time was up")
         penalty = nearest if position else 0.0
         worth = np.where(open_, (1 - variety.diversity) * relevance - variety.diversity * penalty, -np.inf)
         best = np.argmax(worth, axis=1)

@@ -13,7 +13,7 @@ from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.titles.near_misses import Called, Near, NearMisses, nearest_of
 from semrec_faiss.data.titles.spelling import TitleParts, TitleQuery, squeezed
 from semrec_faiss.data.titles.squeezing import IS_ASCII, NAMES_OF_ASCII
-from semrec_faiss.deadline import TooLateError, time_left
+from semrec_faiss.deadline import raise_if_late
 from semrec_faiss.errors import AmbiguousTitleError, NotFoundError, quoted
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class TitleFinder:
         Raises:
             TooLateError: nobody waits any more: a question may name thousands, and each takes a look at all titles.
         """
-        if (left := time_left()) is not None and left <= 0:
-            raise TooLateError("the titles that are left were not looked up")
+        raise_if_late("the titles that are left were not looked up")
         found = self._exactly(text, ids)
         found = found if found.rows else self._spelled_otherwise(text)
         return found if found.rows or not ids else Answering(BY_NUMBER, self._find_by_number(text))

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.deadline import TooLateError, due_at, raise_if_late
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.batching.asked import Asked
 from semrec_faiss.search.restricted.found import TopK
@@ -26,7 +27,12 @@ def search_together(asked: Sequence[Asked]) -> None:
         return
     try:
         queries = _queries_of(asked)
-        found = Searcher.run(first.searcher, queries, first.wish, exclusions_of(asked))
+        with due_at(_last_due(asked)):
+            found = Searcher.run(first.searcher, queries, first.wish, exclusions_of(asked))
+    except TooLateError as error:
+        for one in asked:
+            one.found.set_exception(error)
+        return
     except Exception:  # whose mistake it was shows when they are asked alone
         for one in asked:
             _search_alone(one)
@@ -40,9 +46,18 @@ def search_together(asked: Sequence[Asked]) -> None:
 
 def _search_alone(asked: Asked) -> None:
     try:
-        asked.found.set_result(Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions))
+        with due_at(asked.due):
+            raise_if_late("the search had not begun when its time was up")
+            found = Searcher.run(asked.searcher, asked.queries, asked.wish, asked.exclusions)
+        asked.found.set_result(found)
     except BaseException as error:
         asked.found.set_exception(error)
+
+
+def _last_due(asked: Sequence[Asked]) -> float | None:
+    """Return when nobody waits any more; None where one waits for ever."""
+    dues = [one.due for one in asked if one.due is not None]
+    return max(dues) if len(dues) == len(asked) else None
 
 
 def _queries_of(asked: Sequence[Asked]) -> Vectors | UserRows:

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import UnsetType
 from numpy.typing import NDArray
 
-from semrec_faiss.deadline import TooLateError, time_left
+from semrec_faiss.deadline import raise_if_late
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.answers.answer import Answer
@@ -67,8 +67,7 @@ def _one_by_one(recommender: Recommender, question: Similar, rows: Sequence[int]
     asked, started = titles_asked(recommender, rows), time.perf_counter()
     answers = []
     for media_id in asked["media_id"]:
-        if (left := time_left()) is not None and left <= 0:
-            raise TooLateError("the titles that are left were not asked about")
+        raise_if_late("the titles that are left were not asked about")
         answers.append(recommender.similar(media_id, question.k, by=question.by, **question.wish()))
     found = TopK.empty(len(rows), max(one.returned for one in answers), all(one.exact for one in answers))
     for at, one in enumerate(answers):

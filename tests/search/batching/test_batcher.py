@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from conftest import HANG_SECONDS, until
 
+from semrec_faiss import deadline
 from semrec_faiss.deadline import TooLateError, due_at
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
+from semrec_faiss.index.cpu.exact import wide_products
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.search.batching.asked import Asked, BatchedSearcher
 from semrec_faiss.search.batching.batcher import Batch, Batcher
+from semrec_faiss.search.batching.joined import search_together
 from semrec_faiss.search.batching.turn import Turn
 from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
@@ -167,6 +170,31 @@ def test_a_question_whose_time_is_up_is_not_searched(library: Any, held: Held) -
         with pytest.raises(TooLateError, match="had not begun"):
             second.result(HANG_SECONDS)
     assert held.batches == [1]
+
+
+@pytest.mark.parametrize("callers", [1, 2])
+def test_varied_lists_are_chosen_for_nobody_who_has_gone(
+    callers: int, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: one question for 250 diverse lists of a thousand titles held up all others for minutes."""
+    dues: list[float | None] = []
+
+    def gone(*vectors: Any) -> Any:
+        dues.append(deadline.due())
+        deadline._due.set(0.0)
+        return wide_products(*vectors)
+
+    monkeypatch.setattr("semrec_faiss.search.diversity.wide_products", gone)
+    searcher = Recommender.open(library.output).searcher
+    vectors = searcher.index.vectors([3])
+    asked = [Asked(searcher, vectors, Wish.of(5, diversity=0.5), None, 1e12 + caller) for caller in range(callers)]
+    for one in asked:
+        one.found = Future()
+    search_together(asked)
+    for one in asked:
+        with pytest.raises(TooLateError, match="the lists were not chosen"):
+            one.found.result(0)
+    assert dues == [1e12 + callers - 1], "when the last of them goes"
 
 
 def test_closed_it_answers_what_waits_and_takes_no_more(library: Any, held: Held) -> None:
