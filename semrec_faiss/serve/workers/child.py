@@ -22,6 +22,7 @@ import msgspec
 
 from semrec_faiss.errors import DeviceError, SemrecError
 from semrec_faiss.search.batching.batcher import Batcher
+from semrec_faiss.serve.api.handlers import HUNG_SECONDS
 from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.server import Service, run, set_up_log
@@ -96,7 +97,7 @@ def _work(part: Part, config: ServeConfig, say: Say) -> None:
     _load(serving, part.joins)  # before the door is opened, so that who gets in is answered
 
     def listening(address: str) -> None:
-        beat(asyncio.get_running_loop(), tallies, lambda: service.handlers.seconds_overdue > 0)
+        beat(asyncio.get_running_loop(), tallies, lambda: service.handlers.seconds_overdue > HUNG_SECONDS)
         say({"listening": address})
 
     run(config, listening, service)
@@ -124,8 +125,8 @@ def _own(part: Part, config: ServeConfig, say: Say) -> None:
     say({"listening": part.device})
     tallies = _tallies(part)
     batcher = Batcher(Metrics(tallies).batch)
-    deadline = config.limits.deadline_ms / 1e3
-    beats = threading.Thread(target=beat_on, args=(tallies, lambda: batcher.seconds_searching > deadline), daemon=True)
+    longest = config.limits.deadline_ms / 1e3 + HUNG_SECONDS
+    beats = threading.Thread(target=beat_on, args=(tallies, lambda: batcher.seconds_searching > longest), daemon=True)
     beats.start()
     DeviceOwner(config.index, config.settings, batcher).serve(door)
 

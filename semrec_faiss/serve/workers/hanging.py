@@ -1,4 +1,4 @@
-"""Which processes hang: by a beat, which is left out where a search goes on that nobody can be waiting for any more.
+"""Which processes hang: by a beat, which is left out while a search hangs.
 
 A worker's is one of its event loop, which all requests go through, and which no other thread can make.
 
@@ -21,17 +21,17 @@ MOST_LOOKS = 60
 """So many looks may see no beat. Loading 300,000 titles beside an event loop held it up for 0.04 s at most."""
 
 
-def beat(loop: asyncio.AbstractEventLoop, tallies: Tallies, is_overdue: Callable[[], bool]) -> None:
+def beat(loop: asyncio.AbstractEventLoop, tallies: Tallies, has_hanging_search: Callable[[], bool]) -> None:
     """Count a beat of this process now, and with each further second that its event loop runs, and no search hangs."""
-    if not is_overdue():
+    if not has_hanging_search():
         tallies.add(tallies.beats)
-    loop.call_later(LOOK_SECONDS, beat, loop, tallies, is_overdue)
+    loop.call_later(LOOK_SECONDS, beat, loop, tallies, has_hanging_search)
 
 
-def beat_on(tallies: Tallies, is_overdue: Callable[[], bool]) -> None:
+def beat_on(tallies: Tallies, has_hanging_search: Callable[[], bool]) -> None:
     """Count a beat now, and with each further second that no search hangs, for ever."""
     while True:
-        if not is_overdue():
+        if not has_hanging_search():
             tallies.add(tallies.beats)
         time.sleep(LOOK_SECONDS)
 

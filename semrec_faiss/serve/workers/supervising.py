@@ -200,7 +200,7 @@ class _Supervisor:
                 self._end_hanging(hanging[0])
 
     def _end_hanging(self, number: int) -> None:
-        how_long = f"for {MOST_LOOKS * LOOK_SECONDS:.0f} s its event loop has not run, or a search has been overdue"
+        how_long = f"for {MOST_LOOKS * LOOK_SECONDS:.0f} s its event loop has not run, or a search has hung"
         told = {"error": "DeviceError", "message": f"{self._called(number)} hangs: {how_long}", "fix": "start it again"}
         self._events.put((number, told))
         self._tallies.add(self._tallies.hung)
