@@ -236,8 +236,8 @@ Semrec = Callable[..., Ended]
 @pytest.fixture
 def semrec(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Semrec:
     """Run `semrec` as its entry point does, without a new process; ``cwd`` is where."""
-    from semrec_faiss.cli.exit import exit_code_of
     from semrec_faiss.cli.main import cli
+    from semrec_faiss.cli.process.exit import exit_code_of
 
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 

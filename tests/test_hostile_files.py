@@ -272,7 +272,8 @@ def test_folders_that_may_not_be_read_are_named_as_that(built: Path, tmp_path: P
     def ended(*arguments: str) -> tuple[int, str]:
         found = python(f"""
             import os, sys
-            from semrec_faiss.cli import main, exit
+            from semrec_faiss.cli import main
+            from semrec_faiss.cli.process import exit
             from semrec_faiss.cli.data import dataset
             from semrec_faiss.cli.index import generations
             from semrec_faiss.index.saved import saved_index as saved

@@ -188,7 +188,7 @@ def test_only_one_process_makes_a_folder_at_a_time(tmp_path: Path) -> None:
 def test_a_terminated_command_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from semrec_faiss.cli.exit import exit_code_of\n"
+        "from semrec_faiss.cli.process.exit import exit_code_of\n"
         "from semrec_faiss.storage import new_file, new_folder\n"
         "def work():\n"
         "    with new_folder(Path(sys.argv[1])), new_file(Path(sys.argv[2])) as file:\n"

@@ -25,7 +25,7 @@ USER = "user_033"
 @json_option
 def demo(output: Path, as_json: bool) -> None:
     """Build an exact index of the demo's films, then find what is similar to Toy Story and recommend to a user."""
-    from semrec_faiss.cli.answers import print_answer
+    from semrec_faiss.cli.asking.answers import print_answer
     from semrec_faiss.config.schema import Config
     from semrec_faiss.data.demo import demo_folder
     from semrec_faiss.index.build.run import build_index

@@ -24,11 +24,11 @@ COMMANDS = {
     "rollback": ("index.generations", "rollback", "Return an index to its previous generation."),
     "bundle": ("index.bundle", "bundle", "Pack an index into one file, to copy it to another machine."),
     "unbundle": ("index.bundle", "unbundle", "Unpack a bundled index; verify all of it first."),
-    "similar": ("search", "similar", "Find titles similar to a title."),
-    "search": ("search", "search", "Find titles by a text that says what is looked for."),
-    "recommend": ("search", "recommend", "Recommend titles to users."),
-    "similar-users": ("search", "similar_users", "Find users of similar taste."),
-    "explain": ("search", "explain", "Say why a title is recommended to a user."),
+    "similar": ("asking.search", "similar", "Find titles similar to a title."),
+    "search": ("asking.search", "search", "Find titles by a text that says what is looked for."),
+    "recommend": ("asking.search", "recommend", "Recommend titles to users."),
+    "similar-users": ("asking.search", "similar_users", "Find users of similar taste."),
+    "explain": ("asking.search", "explain", "Say why a title is recommended to a user."),
     "serve": ("serve", "serve", "Answer questions over HTTP, with a page to look at."),
     "evaluate": ("measure.evaluate", "evaluate", "Measure how good recommendations are, beside three baselines."),
     "dataset": ("data.dataset", "dataset", "Check, make, embed, learn, import or export a data folder."),
@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; click would end with 1 where the reader of a pipe has closed it."""
-        from semrec_faiss.cli.exit import end_of_pipe
+        from semrec_faiss.cli.process.exit import end_of_pipe
 
         try:
             return super().invoke(ctx)
@@ -97,8 +97,8 @@ def cli(debug: bool) -> None:
 
 def run() -> None:
     """Run ``semrec`` and end the process with the exit code of the result."""
-    from semrec_faiss.cli.exit import end_at_once_if_interrupted, exit_code_of
-    from semrec_faiss.cli.streams import open_closed_streams
+    from semrec_faiss.cli.process.exit import end_at_once_if_interrupted, exit_code_of
+    from semrec_faiss.cli.process.streams import open_closed_streams
 
     open_closed_streams()
     debug = "--debug" in sys.argv[1:]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Semrec
 
-from semrec_faiss.cli.exit import INTERRUPTED
+from semrec_faiss.cli.process.exit import INTERRUPTED
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.errors import StorageError

@@ -16,8 +16,8 @@ import click
 import pytest
 from conftest import HANG_SECONDS, Semrec, run_python
 
-from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import COMMANDS, LazyGroup, cli
+from semrec_faiss.cli.process.exit import exit_code_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -223,7 +223,7 @@ def test_an_error_of_json_that_nobody_can_read_is_told_on_stderr(tmp_path: Path,
 def test_bytes_that_are_no_text_are_told_with_question_marks() -> None:
     """Once a crash of Python's own, while it printed a traceback."""
     code = (
-        "from semrec_faiss.cli.exit import exit_code_of\n"
+        "from semrec_faiss.cli.process.exit import exit_code_of\n"
         "from semrec_faiss.errors import NotFoundError\n"
         "def work(): raise NotFoundError('caf\\udce9 is not there')\n"
         "raise SystemExit(exit_code_of(work, debug=False, as_json=True))"
@@ -313,7 +313,7 @@ def test_a_signal_waits_until_a_library_is_loaded(number: signal.Signals, code: 
     """Once a fault: DuckDB, interrupted while it was loaded, aborted, or was told as a mistake in semrec."""
     program = f"""
         import enum, signal, sys
-        from semrec_faiss.cli.exit import exit_code_of
+        from semrec_faiss.cli.process.exit import exit_code_of
         keep = enum.EnumType.__setattr__
         def interrupted(cls, name, value):
             caller = sys._getframe(1)

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from conftest import Semrec
 
-from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.measure.live import drawn
 from semrec_faiss.cli.measure.sweep import _picture
+from semrec_faiss.cli.process.exit import exit_code_of
 from semrec_faiss.config.reading import load_config
 from semrec_faiss.measure.sweep.run import State
 

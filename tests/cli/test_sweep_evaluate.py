@@ -12,10 +12,10 @@ import pytest
 import yaml
 from conftest import Ended, Semrec
 
-from semrec_faiss.cli.exit import exit_code_of
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.measure.live import drawn
 from semrec_faiss.cli.measure.sweep_evaluate import picture_of
+from semrec_faiss.cli.process.exit import exit_code_of
 from semrec_faiss.measure.evaluate.run import ProfileState
 
 

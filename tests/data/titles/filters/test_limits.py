@@ -211,7 +211,7 @@ def test_ctrl_c_ends_a_filter_at_once(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from semrec_faiss.data.titles.filters import limits
-        from semrec_faiss.cli.exit import end_at_once_if_interrupted, exit_code_of
+        from semrec_faiss.cli.process.exit import end_at_once_if_interrupted, exit_code_of
         from semrec_faiss.data.titles.catalog import Catalog
         from semrec_faiss.data.titles.filters.matching import matching_rows
         limits.SECONDS = {HANG_SECONDS}

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from semrec_faiss.cli.printing import print_json
-from semrec_faiss.cli.signals import Terminated, ended_cleanly
+from semrec_faiss.cli.process.signals import Terminated, ended_cleanly
 from semrec_faiss.cli.usage import fix_of
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError, StorageError, UsageError, quoted, told_shortly
 from semrec_faiss.storage import too_many_open

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semrec_faiss.cli.answers import tell_answers
+from semrec_faiss.cli.asking.answers import tell_answers
+from semrec_faiss.cli.asking.lists import export, replaced_lists_told, tell_summary
 from semrec_faiss.cli.index.order import check_order
-from semrec_faiss.cli.lists import export, replaced_lists_told, tell_summary
 from semrec_faiss.cli.numbers import WholeNumber
 from semrec_faiss.cli.options import (
     CLUSTER,
