@@ -88,7 +88,8 @@ class TitleFinder:
         """Find titles whose media_id is ``text``, a number, behind other characters and zeros: 1 is ml_00000001."""
         if not (text.isascii() and text.isdigit()):
             return []
-        sql = f"SELECT {ROW} FROM titles WHERE regexp_full_match(media_id, '[^0-9]*0*' || $1) ORDER BY {ROW} LIMIT 2"
+        before = "regexp_full_match(left(media_id, length(media_id) - length($1)), '[^0-9]*0*')"
+        sql = f"SELECT {ROW} FROM titles WHERE suffix(media_id, $1) AND {before} ORDER BY {ROW} LIMIT 2"
         return [row for (row,) in self._rows(sql, [text.lstrip("0") or "0"])]
 
     def _prepare(self) -> int:

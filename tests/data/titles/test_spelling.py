@@ -285,7 +285,8 @@ def test_a_number_finds_the_id_that_holds_it(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path, lines)
     assert (catalog.find("1"), catalog.find("0010"), catalog.find("51662")) == (0, 5, 2)
     assert catalog.find("21") == 2, "a title before a number"
-    for other in ("7", "100", "5", "0", "-1", "1.0", "٣"):  # two ids, none, another number before it, no number
+    many = "1" * 2_000_000  # digits, of which DuckDB makes no pattern
+    for other in ("7", "100", "5", "0", "-1", "1.0", "٣", many):  # two ids, none, another number before it, no number
         with pytest.raises(NotFoundError):
             catalog.find(other)
 
