@@ -41,6 +41,7 @@ from semrec_faiss.search.user_rows import UserRows
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.settings import read_settings
 from semrec_faiss.serve.tallies import Tallies
+from semrec_faiss.serve.workers import frames
 from semrec_faiss.serve.workers.child import Part
 from semrec_faiss.serve.workers.doors import door_in, make_door_folder
 from semrec_faiss.serve.workers.hanging import MOST_LOOKS, Beats, beat_on
@@ -79,7 +80,7 @@ def owning(index: Path) -> Iterator[tuple[DeviceOwner, RemoteDevice]]:
     door.bind(str(door_in(folder)))
     door.listen()
     batcher = Batcher()
-    owner = DeviceOwner(index, ("device.kind=cpu",), batcher)
+    owner = DeviceOwner(index, ("device.kind=cpu",), batcher, threads=2)
     threading.Thread(target=owner.serve, args=(door,), daemon=True).start()
     device = RemoteDevice(door_in(folder))
     yield owner, device
@@ -329,6 +330,53 @@ def test_the_owner_searches_while_it_opens_a_generation(
             may_go_on.set()
         opening.result(HANG_SECONDS)
         assert set(owner._opened) == {"gen-000001", "gen-000002"}
+
+
+def test_a_worker_that_does_not_read_holds_up_no_other(index: Path, owned: Any) -> None:
+    """Once a fault: who searches for all waited until it was read what it had found, or the worker was killed."""
+    owner, device = owned
+    here = Recommender.open(index)
+    asked = Asked(here.searcher, here.index.vectors(list(range(300))), Wish(300), None)
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as other:
+        other.connect(str(device._connection.getpeername()))
+        frames.send(other, frames.Open(0, "gen-000001"))
+        assert frames.message_for_worker(other) == frames.Done(0)
+        for number in range(1, 4):  # each answer is larger than what lies between the two
+            frames.send(other, frames.Asked.of(number, "gen-000001", asked))
+        one = Asked(here.searcher, here.index.vectors([3]), Wish(2), None)
+        until(lambda: owner._batcher.waiting == 0)
+        found = device.open("gen-000001").submit(one).result(HANG_SECONDS)
+        np.testing.assert_array_equal(found.rows, here.searcher.run(one.queries, Wish(2)).rows)
+        expected = here.searcher.run(asked.queries, Wish(300)).rows
+        for number in range(1, 4):
+            told = frames.message_for_worker(other)
+            assert isinstance(told, frames.Found) and told.number == number
+            np.testing.assert_array_equal(told.top_k().rows, expected)
+
+
+def test_a_slow_filter_holds_up_no_other_question_of_its_worker(
+    index: Path, owned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: until it had ended, nothing else that the worker asked was looked at."""
+    _, device = owned
+    here = Recommender.open(index)
+    there = device.open("gen-000001")
+    begun, may_go_on, check = threading.Event(), threading.Event(), Searcher.check
+
+    def slowly(searcher: Searcher, wish: Wish) -> None:
+        begun.set()
+        assert may_go_on.wait(HANG_SECONDS)
+        check(searcher, wish)
+
+    monkeypatch.setattr(Searcher, "check", slowly)
+    vectors, wish = here.index.vectors([3]), Wish(2, Filter(years=(1960, None)))
+    filtered = there.submit(Asked(here.searcher, vectors, wish, None))
+    try:
+        assert begun.wait(HANG_SECONDS)
+        assert there.submit(Asked(here.searcher, vectors, Wish(2), None)).result(HANG_SECONDS).rows.shape == (1, 2)
+    finally:
+        may_go_on.set()
+    np.testing.assert_array_equal(filtered.result(HANG_SECONDS).rows, here.searcher.run(vectors, wish).rows)
 
 
 @pytest.mark.parametrize("in_a_cycle", [False, True])

@@ -128,7 +128,7 @@ def _own(part: Part, config: ServeConfig, say: Say) -> None:
     longest = config.limits.deadline_ms / 1e3 + HUNG_SECONDS
     beats = threading.Thread(target=beat_on, args=(tallies, lambda: batcher.seconds_searching > longest), daemon=True)
     beats.start()
-    DeviceOwner(config.index, config.settings, batcher).serve(door)
+    DeviceOwner(config.index, config.settings, batcher, config.threads).serve(door)
 
 
 def _tallies(part: Part) -> Tallies:

@@ -149,10 +149,15 @@ _FOR_OWNER: msgspec.msgpack.Decoder[ToOwner] = msgspec.msgpack.Decoder(ToOwner)
 _FOR_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 
 
+def packed(message: msgspec.Struct) -> bytes:
+    """Return a message as it is sent."""
+    data = _ENCODER.encode(message)
+    return _LENGTH.pack(len(data)) + data
+
+
 def send(connection: socket.socket, message: msgspec.Struct) -> None:
     """Send a message; one thread at a time."""
-    data = _ENCODER.encode(message)
-    connection.sendall(_LENGTH.pack(len(data)) + data)
+    connection.sendall(packed(message))
 
 
 def message_for_owner(connection: socket.socket) -> ToOwner | None:

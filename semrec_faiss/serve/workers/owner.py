@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,6 +25,7 @@ from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish
 from semrec_faiss.serve.asking.serving import check_room, free, settle, warm_and_log
 from semrec_faiss.serve.workers import frames
+from semrec_faiss.serve.workers.replies import Replies
 
 log = logging.getLogger("semrec.serve")
 
@@ -33,14 +33,18 @@ log = logging.getLogger("semrec.serve")
 class DeviceOwner:
     """Answers workers, each over a connection and in a thread of its own."""
 
-    def __init__(self, index: Path, settings: tuple[str, ...], batcher: Batcher) -> None:
-        """Own the device that ``settings`` name; nothing is opened before a worker asks for it."""
+    def __init__(self, index: Path, settings: tuple[str, ...], batcher: Batcher, threads: int) -> None:
+        """Own the device that ``settings`` name; nothing is opened before a worker asks for it.
+
+        ``threads`` look at filters, for all workers.
+        """
         self._index = index
         self._settings = settings
         self._batcher = batcher
         self._opened: dict[str, Recommender] = {}
         self._held: dict[socket.socket, Counter[str]] = {}  # how often: one left late may be in use again
         self._before: weakref.ref[VectorIndex] | None = None
+        self._checks = ThreadPoolExecutor(threads, "check")
         self._changes: SimpleQueue[Callable[[], None]] = SimpleQueue()  # of what is held, made by a thread of its own
 
     def serve(self, door: socket.socket) -> None:
@@ -54,20 +58,15 @@ class DeviceOwner:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        sending = threading.Lock()
-
-        def reply(message: frames.ToWorker) -> None:
-            with sending, contextlib.suppress(OSError):  # the worker is gone
-                frames.send(connection, message)
-
+        reply = Replies(connection).send
         while (message := frames.message_for_owner(connection)) is not None:
             if not isinstance(message, frames.Asked):
                 self._changes.put(partial(self._change, message, connection, reply))
                 continue
-            try:
+            if message.wish == Wish(message.wish.k):
                 self._search(message, reply)
-            except Exception as error:
-                reply(_failed(message.number, error))
+            else:  # a filter may take seconds, and holds up no other question of the worker
+                self._checks.submit(self._search, message, reply)
         self._changes.put(partial(self._forget, connection))
 
     def _make_changes(self) -> None:
@@ -114,14 +113,17 @@ class DeviceOwner:
                 free(self._before)
 
     def _search(self, message: frames.Asked, reply: Callable[[frames.ToWorker], None]) -> None:
-        recommender = self._opened[message.generation]
-        searcher, queries = recommender.searcher, message.queries_of(recommender)
-        if message.wish != Wish(message.wish.k):
-            with due_at(message.due):
-                searcher.check(message.wish)
-        asked = Asked(searcher, queries, message.wish, message.exclusions, message.due, message.callers)
         number = message.number
-        self._batcher.submit(asked).add_done_callback(lambda found: reply(_result(number, found)))
+        try:
+            recommender = self._opened[message.generation]
+            searcher, queries = recommender.searcher, message.queries_of(recommender)
+            if message.wish != Wish(message.wish.k):
+                with due_at(message.due):
+                    searcher.check(message.wish)
+            asked = Asked(searcher, queries, message.wish, message.exclusions, message.due, message.callers)
+            self._batcher.submit(asked).add_done_callback(lambda found: reply(_result(number, found)))
+        except Exception as error:
+            reply(_failed(number, error))
 
 
 def _result(number: int, found: Future[TopK]) -> frames.ToWorker:
