@@ -86,11 +86,16 @@ def _column(records: list[Mapping[str, Any]], name: str, kind: str) -> pa.Array:
 
 
 def _fitting(value: Any, kind: pa.DataType) -> Any:
-    """Return a value as it is; where a text is wanted and it is none, such as an object, its JSON."""
+    """Return a value as it is; where a text is wanted and it is none, such as an object, its JSON.
+
+    A whole number of a DECIMAL becomes the nearest float, which Arrow refuses to make of a large one.
+    """
     import pyarrow as pa
 
     if value is None or isinstance(value, str):
         return value
+    if pa.types.is_floating(kind):
+        return float(value)
     if pa.types.is_list(kind):
         return [_fitting(one, kind.value_type) for one in value]
     return json.dumps(value, ensure_ascii=False) if pa.types.is_string(kind) else value

@@ -231,6 +231,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Decimal) and Decimal(repr(float(value))) == value:
         return float(value)
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return int(value)
     raise TypeError(f"it holds {type(value).__name__}, which JSON has not")
 
 

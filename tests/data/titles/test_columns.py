@@ -75,6 +75,8 @@ def test_fields_of_any_type_become_columns() -> None:
         "makers": "STRUCT(name VARCHAR)[]",
         "box": "FLOAT[2]",
         "huge": "HUGEINT",
+        "number": "DECIMAL(38,0)",
+        "numbers": "DECIMAL(20,0)[]",
     }
     record: dict[str, Any] = {
         "price": 1.25,
@@ -86,10 +88,13 @@ def test_fields_of_any_type_become_columns() -> None:
         "makers": [{"name": "a"}],
         "box": [1.0, 2.0],
         "huge": 2**70,
+        "number": 10**37,  # as some databases have every number; of this, and of the next, Arrow makes no float
+        "numbers": [2**53 + 1, 7],
     }
     found = columns_of([record, {}], kinds).to_pylist()
     texts = {"maker": '{"name": "é"}', "makers": ['{"name": "a"}'], "box": "[1.0, 2.0]", "huge": str(2**70)}
-    assert found == [record | texts, dict.fromkeys(kinds)]
+    floats = {"number": 1e37, "numbers": [float(2**53), 7.0]}
+    assert found == [record | texts | floats, dict.fromkeys(kinds)]
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["one", "", "three"], ["é", "日本", "plain", "\U0001f600"]])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+import semrec_faiss
 from semrec_faiss import IndexWriter, Recommender
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -195,3 +198,16 @@ def test_a_writer_takes_what_frames_hold_where_there_is_no_value(tmp_path: Path)
     (first,), (second,) = Recommender.open(index).search(vectors, 1)
     assert (first.year, first.fields["tags"], first.fields["size"]) == (1979, [1.5, None], {"width": None, "height": 3})
     assert (second.year, second.fields["tags"], second.fields["size"]) == (None, [None, 2.5], None)
+
+
+def test_a_writer_takes_whole_decimals_that_no_float_holds(tmp_path: Path) -> None:
+    number = pa.array([Decimal(2**60 + 1)] * 4, pa.decimal128(38, 0))
+    titles = pa.table({"media_id": list("abcd"), "title": list("ABCD"), "number": number})
+    vectors = np.eye(4, 3, dtype=np.float32) + 0.1
+    semrec_faiss.build(vectors, titles, output=tmp_path / "index")
+    with IndexWriter(tmp_path / "index") as writer:
+        writer.put_titles([{"media_id": "e", "title": "E", "number": Decimal(2**60 + 3)}], -vectors[:1])
+    recommender = Recommender.open(tmp_path / "index")
+    numbers = {one.media_id: one.fields["number"] for one in recommender.search(vectors[0], 5)[0]}
+    assert numbers == dict.fromkeys("abcd", 2**60 + 1) | {"e": 2**60 + 3}
+    assert [one.media_id for one in recommender.search(vectors[0], 5, where=f"number = {2**60 + 3}")[0]] == ["e"]
