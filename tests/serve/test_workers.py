@@ -597,11 +597,11 @@ def test_a_worker_that_cannot_be_started_again_is_tried_again(
         supervisor._children[number] = _Child()  # type: ignore[assignment]
 
     monkeypatch.setattr(supervisor, "_begin", begin)
-    supervisor._start_later(1, "it has fallen (SIGKILL)")
+    supervisor._start_later(1, "has fallen (SIGKILL)")
     for _ in range(3):
         supervisor._begin_again()
     assert set(supervisor._children) == {1}
-    assert caplog.text.count("it cannot be started: Resource temporarily unavailable") == 1
+    assert caplog.text.count("worker 1 cannot be started: Resource temporarily unavailable") == 1
     assert supervisor._restarts.seconds_left() is None
     supervisor._children = {}
     supervisor._close()
@@ -623,9 +623,9 @@ def test_a_worker_that_cannot_open_the_index_is_told_of_once(tmp_path: Path, dat
         _children(process)[-1].kill()
         process.until(lambda: any("has fallen" in line for line in process.said))
         process.until(lambda: _samples(process.port)["semrec_workers_fallen_total"] >= 4)
-        told = [line for line in process.said if "is started again" in line]
+        told = [line for line in process.said if "takes its place" in line]
         assert len(told) == 2, told
-        assert "it has fallen (SIGKILL)" in told[0] and "users.npy" in told[1]
+        assert "has fallen (SIGKILL)" in told[0] and "users.npy" in told[1]
         assert "Traceback" not in "".join(process.said)
         assert _status(process.port) == 200
         away.replace(users)

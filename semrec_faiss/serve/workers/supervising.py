@@ -160,27 +160,27 @@ class _Supervisor:
             if "error" in told and number == self._config.workers and not self._is_ending:
                 raise _error(told)
             if "error" in told:
-                self._why[number] = told["message"]
+                self._why[number] = f"cannot go on: {told['message']}"
         elif number == self._config.workers:
             self._raise_fallen(number)
         elif self._is_ending:
             self._running.discard(number)
         else:
             self._tallies.add(self._tallies.fallen)
-            self._start_later(number, self._why.pop(number, f"it has fallen ({self._code(number)})"))
+            self._start_later(number, self._why.pop(number, f"has fallen ({self._code(number)})"))
 
     def _start_later(self, number: int, reason: str) -> None:
         """Have another worker take the place of one that fell, and say why, unless that was said before."""
         self._children.pop(number, None)
         if not self._restarts.fell(number, reason):
-            log.error("worker %d is started again, ever later where that does not help: %s", number, reason)
+            log.error("worker %d %s; another takes its place", number, reason)
 
     def _begin_again(self) -> None:
         for number in self._restarts.take_due():
             try:
                 self._begin(number)
             except OSError as error:  # no memory for a process, say
-                self._start_later(number, f"it cannot be started: {error.strerror or error}")
+                self._start_later(number, f"cannot be started: {error.strerror or error}")
 
     def _look_for_hanging(self) -> None:
         """Kill a worker that hangs, but none while another is not back: a disk that all wait for would end them all.
@@ -200,15 +200,15 @@ class _Supervisor:
                 self._end_hanging(hanging[0])
 
     def _end_hanging(self, number: int) -> None:
-        how_long = f"for {MOST_LOOKS * LOOK_SECONDS:.0f} s its event loop has not run, or a search has hung"
-        told = {"error": "DeviceError", "message": f"{self._called(number)} hangs: {how_long}", "fix": "start it again"}
-        self._events.put((number, told))
+        why = f"hangs: for {MOST_LOOKS * LOOK_SECONDS:.0f} s its event loop has not run, or a search has hung"
+        if number == self._config.workers:
+            told = {"error": "DeviceError", "message": f"the owner of the device {why}", "fix": "start it again"}
+            self._events.put((number, told))
+        else:
+            self._why[number] = why
         self._tallies.add(self._tallies.hung)
         self._listening_workers.discard(number)
         self._send(number, signal.SIGKILL)
-
-    def _called(self, number: int) -> str:
-        return "the owner of the device" if number == self._config.workers else f"worker {number}"
 
     def _code(self, number: int) -> str:
         code = self._children[number].returncode
@@ -217,9 +217,8 @@ class _Supervisor:
     def _raise_fallen(self, number: int) -> None:
         if self._is_ending:
             return
-        raise DeviceError(
-            f"{self._called(number)} has fallen ({self._code(number)})", fix="the log above says more; start it again"
-        )
+        what = "the owner of the device" if number == self._config.workers else f"worker {number}"
+        raise DeviceError(f"{what} has fallen ({self._code(number)})", fix="the log above says more; start it again")
 
     def _end(self) -> None:
         self._is_ending = True
