@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def refuse_bytes(path: Path | str, column: str, kind: Any) -> None:
     Raises:
         DataError: it has.
     """
-    if _has_bytes(kind):
+    if _holds(kind, lambda part: part.id == "blob"):
         raise DataError(
             f"{path}: column {column} has type {kind}; bytes are neither text nor numbers",
             fix="leave the column out, or write it as text: decoded where the bytes spell some, else as base64",
@@ -86,10 +86,20 @@ def refuse_what_is_no_id(path: Path | str, column: str, kind: Any, *, floats: bo
         )
 
 
-def _has_bytes(kind: Any) -> bool:
-    if kind.id in ("list", "array", "map", "struct", "union"):
-        return any(_has_bytes(part) for _, part in kind.children if not isinstance(part, int))
-    return bool(kind.id == "blob")
+def refuse_objects_without_fields(path: Path | str, column: str, kind: Any) -> None:
+    """Refuse a column of DuckDB's type ``kind`` of objects that are all empty, which no Parquet file can hold.
+
+    Raises:
+        DataError: it is one.
+    """
+    if _holds(kind, lambda part: part.id == "struct" and not part.children):
+        raise DataError(f"{path}: column {column} holds nothing but empty objects", fix="leave the column out")
+
+
+def _holds(kind: Any, is_one: Callable[[Any], bool]) -> bool:
+    """Tell whether a type of DuckDB's, or one of its parts, is one."""
+    parts = kind.children if kind.id in ("list", "array", "map", "struct", "union") else []
+    return is_one(kind) or any(_holds(part, is_one) for _, part in parts if not isinstance(part, int))
 
 
 class FieldTypes:

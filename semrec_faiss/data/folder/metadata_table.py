@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from semrec_faiss.data.folder.database import quoted_name, quoted_text, reading, session
-from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW, refuse_bytes
+from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW, refuse_bytes, refuse_objects_without_fields
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
 from semrec_faiss.data.folder.records import json_text, read_record
@@ -124,6 +124,7 @@ def checked_table(source: Relation, recipe: Recipe, names: list[str], note: Note
         wanted = {name: _expression(name, column, types[column], recipe, path) for name, column in ours.items()}
         for name, (column, _, wrong) in wanted.items():
             refuse_bytes(path, column, nested[column])
+            refuse_objects_without_fields(path, column, nested[column])
             mistake = wrong or _too_large(column, nested[column])
             if note is None:
                 continue

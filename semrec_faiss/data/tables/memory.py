@@ -87,8 +87,9 @@ def _arrow_of(value: Any, name: str, *, with_index: bool) -> Any:
         if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
             return pa.Table.from_pylist(value)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        parts = [error] if isinstance(error, UnicodeError) else reversed(error.args)  # in which the column comes last
         raise UsageError(
-            f"{name} cannot be read as a table: {': '.join(map(str, reversed(error.args)))}",  # the column comes last
+            f"{name} cannot be read as a table: {': '.join(map(str, parts))}",
             fix="give columns of one length, of one type each, and with a name of their own",
         ) from error
     raise UsageError(

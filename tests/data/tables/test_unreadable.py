@@ -5,17 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import run_python
 
+from semrec_faiss import Recommender
 from semrec_faiss.data.interactions.source import write_seen
 from semrec_faiss.data.tables.folder import import_folder
 from semrec_faiss.data.tables.importing import TableWish
-from semrec_faiss.errors import DataError, SemrecError
+from semrec_faiss.errors import DataError, SemrecError, UsageError
 
 HEAD = b'id,name,vector\na,"Say ""hi""",1 2\n'
 TWICE = 'write a quote within a text twice, and a text with quotes in quotes: "say ""hi"""'
@@ -213,3 +216,20 @@ def test_files_of_other_kinds(tmp_path: Path, name: str, says: str, fix: str) ->
     with pytest.raises(SemrecError) as caught:
         import_folder(tmp_path / name, tmp_path / "data", TableWish(without_vectors=True))
     assert says in caught.value.message and fix in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "told"),
+    [
+        ([{}, {}], DataError, "metadata: column odd holds nothing but empty objects\nleave the column out"),
+        ([[{}], None], DataError, "metadata: column odd holds nothing but empty objects\nleave the column out"),
+        (["\ud800", "a"], UsageError, "metadata cannot be read as a table: 'utf-8' codec can't encode character"),
+    ],
+    ids=["objects", "lists of objects", "surrogates"],
+)
+def test_what_no_file_holds_is_told_of_a_frame(values: list[Any], kind: type[SemrecError], told: str) -> None:
+    """Empty objects were told as a disk that refuses, and the parts of Python's error about texts back to front."""
+    frame = pd.DataFrame({"media_id": ["a", "b"], "title": ["A", "B"], "odd": pd.Series(values, dtype=object)})
+    with pytest.raises(kind) as caught:
+        Recommender.from_arrays(np.eye(2, 3, dtype=np.float32), frame)
+    assert str(caught.value).startswith(told)
