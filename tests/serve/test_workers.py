@@ -698,6 +698,7 @@ def test_the_owners_end_ends_the_service(tmp_path: Path, index: Path) -> None:
     assert process.process.wait(HANG_SECONDS) == 6
     process._reader.join(HANG_SECONDS)
     assert "the owner of the device has fallen (SIGKILL)" in "".join(process.said)
+    assert not any("draining" in line for line in process.said), "once for half of the grace, answering 503"
 
 
 @pytest.mark.slow

@@ -136,7 +136,8 @@ class _Supervisor:
         while waiting and not self._is_ending:
             number, told = self._events.get()
             if told is None:
-                self._raise_fallen(number)
+                if not self._is_ending:
+                    raise self._fallen(number)
                 self._events.put((number, None))  # it was told to end, for which `_watch` waits
             elif "error" in told:
                 raise _error(told)
@@ -156,13 +157,13 @@ class _Supervisor:
                 self._begin_again()
 
     def _hear(self, number: int, told: dict[str, Any] | None) -> None:
-        if told is not None:
-            if "error" in told and number == self._config.workers and not self._is_ending:
-                raise _error(told)
+        if number == self._config.workers:
+            if not self._is_ending and (told is None or "error" in told):
+                self._kill()  # workers can answer nothing any more, and the sooner the next service begins the better
+                raise self._fallen(number) if told is None else _error(told)
+        elif told is not None:
             if "error" in told:
                 self._why[number] = f"cannot go on: {told['message']}"
-        elif number == self._config.workers:
-            self._raise_fallen(number)
         elif self._is_ending:
             self._running.discard(number)
         else:
@@ -214,11 +215,9 @@ class _Supervisor:
         code = self._children[number].returncode
         return signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
 
-    def _raise_fallen(self, number: int) -> None:
-        if self._is_ending:
-            return
+    def _fallen(self, number: int) -> DeviceError:
         what = "the owner of the device" if number == self._config.workers else f"worker {number}"
-        raise DeviceError(f"{what} has fallen ({self._code(number)})", fix="the log above says more; start it again")
+        return DeviceError(f"{what} has fallen ({self._code(number)})", fix="the log above says more; start it again")
 
     def _end(self) -> None:
         self._is_ending = True
