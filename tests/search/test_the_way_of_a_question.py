@@ -26,7 +26,7 @@ def between(frame: FrameType) -> list[str] | None:
     caller = frame.f_back
     while caller is not None:
         code = caller.f_code
-        if code.co_filename == str(Path(OURS, "cli", "search.py")) and code.co_name == "similar":
+        if code.co_filename == str(Path(OURS, "cli", "asking", "search.py")) and code.co_name == "similar":
             return found
         if code.co_filename.startswith(OURS) and code.co_filename != IN_ITS_PLACE:
             found.append(f"{Path(code.co_filename).stem}.{code.co_name}")
