@@ -187,6 +187,15 @@ class Connection(HttpToolsProtocol):
         if self._unread is not None:
             self._unread.cancel()
 
+    def shutdown(self) -> None:
+        """Close, when what is asked is answered; by HTTPS an idle caller need not say that it has closed as well."""
+        super().shutdown()
+        self.loop.call_later(LINGER_SECONDS, self._cut_off)
+
+    def _cut_off(self) -> None:
+        if self.transport.is_closing() and not self.flow.write_paused:
+            self.transport.abort()
+
     def _let_go_who_reads_nothing(self, left: int) -> None:
         if self.transport.get_write_buffer_size() >= left:
             self.transport.abort()

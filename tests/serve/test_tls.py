@@ -84,6 +84,23 @@ def test_a_renewed_certificate_is_shown_from_sighup_on(workers: str, index: Path
         assert process.end() == 0, "".join(process.said)
 
 
+@pytest.mark.slow
+def test_an_end_waits_for_no_idle_caller(index: Path, tmp_path: Path, make: Make) -> None:
+    """Once a fault: it took half of the grace, and an error was logged, where one had kept its connection."""
+    first, flags = make(*PAIR), ("--tls-certificate", str(tmp_path / PAIR[0]), "--tls-key", str(tmp_path / PAIR[1]))
+    context = ssl.create_default_context(cadata=first)
+    process = Process(index, *flags, "--grace-seconds", "40", context=context)
+    with (
+        socket.create_connection(("127.0.0.1", process.port), HANG_SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as idle,
+    ):
+        idle.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert idle.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert process.end() == 0
+    process._reader.join(HANG_SECONDS)
+    assert not any("timeout graceful shutdown exceeded" in line for line in process.said), process.said
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_encrypted_key_is_refused_where_nobody_can_be_asked(
     workers: int, index: Path, tmp_path: Path, make: Make
