@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,29 @@ def test_what_was_away_and_is_back_is_refused_no_more(data: Path, tmp_path: Path
     assert asker.get("/readyz").json()["refused"]
     (tmp_path / "away").rename(tmp_path / "index")
     assert not asker.service.serving.has_news()  # as is looked for every second
+    assert asker.get("/readyz").json()["refused"] is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_in_the_place_of_what_is_published_is_refused(data: Path, tmp_path: Path, new_asker: Any) -> None:
+    """Once a fault: it was waited for, and no generation was ever taken again."""
+    build(data, tmp_path / "index")
+    asker = new_asker(tmp_path / "index")
+    asker.load()
+    current = tmp_path / "index" / "CURRENT"
+    told = current.read_bytes()
+    current.unlink()
+    os.mkfifo(current)
+    looked = ThreadPoolExecutor(1).submit(asker.service.serving.has_news)
+    try:
+        assert looked.result(HANG_SECONDS) is False
+    finally:
+        os.close(os.open(current, os.O_RDWR | os.O_NONBLOCK))  # or who waits for it waits for ever
+    with pytest.raises(SemrecError, match="CURRENT cannot be read: it is not a regular file"):
+        asker.load()
+    current.unlink()
+    current.write_bytes(told)
+    assert not asker.service.serving.has_news()
     assert asker.get("/readyz").json()["refused"] is None
 
 

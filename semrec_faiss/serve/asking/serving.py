@@ -25,7 +25,7 @@ from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.warming import warm
 from semrec_faiss.serve.asking.measuring import INLINE_SECONDS, JOINED, LOOP_SECONDS, joined_from, queries_within
 from semrec_faiss.serve.asking.served import Served
-from semrec_faiss.storage import CURRENT_NAME
+from semrec_faiss.storage import CURRENT_NAME, read_small
 
 log = logging.getLogger("semrec.serve")
 
@@ -109,7 +109,7 @@ class Serving:
 
     def _told(self) -> str | None:
         try:
-            return (self.index / CURRENT_NAME).read_bytes()[:1000].decode("utf-8", "replace")
+            return read_small(self.index / CURRENT_NAME)[:1000].decode("utf-8", "replace")
         except OSError:
             return None  # between two builds, or a disk that is away: what is in use stays
 
