@@ -47,7 +47,7 @@ def build(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Build an index from the YAML file CONFIG and save it; an index directory is rebuilt as it was.
+    """Build an index from the YAML file CONFIG and save it; an index directory is rebuilt of its data folder.
 
     CONFIG may also be the name of a config that semrec ships, such as flat or ivf_flat; without one every setting has
     its default, which is exact search.
@@ -56,7 +56,9 @@ def build(
     cut off, the same command keeps the shards that were whole, once they are verified, and says how many.
 
     The index that stood there stays in use until the new one is whole, and can be restored with `semrec rollback`.
+    What `semrec update` and `append-seen` have brought is not in the data folder, and a note says what is lost.
     """
+    from semrec_faiss.cli.index.rebuilding import Held
     from semrec_faiss.index.build.run import build_index
     from semrec_faiss.index.saved.saved_index import config_at
 
@@ -69,6 +71,7 @@ def build(
     loaded = loaded if output is None else loaded.model_copy(update={"output": output})
     if output is not None and dataset is None and loaded.dataset.folder is not None:  # a config's own is soon forgotten
         say(f"note: it is built of {loaded.dataset.folder}, which {config or '--set'} names; --dataset names another")
+    held = Held.by(config) if dataset is None else None
     started = time.perf_counter()
     more: dict[str, object] = {}
     with progress_bars() as progress:
@@ -78,6 +81,8 @@ def build(
             built = _in_shards(loaded, shards, replicas, ray, strict, progress)
             generation, more["shards_kept"] = built.generation, built.kept
     more["build_seconds"] = round(time.perf_counter() - started, 3)
+    if held is not None and (lost := held.lost(loaded, generation)) is not None:
+        say(f"note: {lost}")
     _show(loaded.output, generation, as_json, more)
 
 
