@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.spelling import caseless
 from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.paths import as_typed
 from semrec_faiss.search.filters.field_filters import (
     AnyOf,
     Ranges,
@@ -200,8 +201,14 @@ def _need_field(catalog: Catalog, name: str) -> None:
         raise UsageError(
             f"the titles have no field {quoted(name)}",
             fix=f"fields: {', '.join(catalog.fields)}; where one of them plays this part, build the index with"
-            f" dataset.fields: {{{name}: FIELD}}",
+            f" --set dataset.fields.{name}={_likeliest(name, catalog.fields)}",
         )
+
+
+def _likeliest(part: str, fields: Iterable[str]) -> str:
+    """The only field whose name holds the part's, such as release_year, in the way a command takes it."""
+    able = [field for field in fields if part.removesuffix("s") in field.lower()]
+    return as_typed(able[0]) if len(able) == 1 else "FIELD"
 
 
 class Selection:

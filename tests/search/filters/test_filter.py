@@ -135,7 +135,24 @@ def test_titles_without_such_a_field(tmp_path: Path, index: VectorIndex) -> None
             bare.get(wanted)
         assert caught.value.message == f"the titles have no field {field!r}"
         assert str(caught.value.fix).startswith("fields: media_id, title, length; where one of them plays this part")
-        assert f"dataset.fields: {{{field}: FIELD}}" in str(caught.value.fix)
+        assert str(caught.value.fix).endswith(f"build the index with --set dataset.fields.{field}=FIELD")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"release_year": 1990}, "release_year"),
+        ({"Year built": 1990}, "'Year built'"),
+        ({"year1": 1, "year2": 2}, "FIELD"),
+    ],
+)
+def test_the_field_that_may_play_the_part_is_offered(
+    tmp_path: Path, index: VectorIndex, fields: dict[str, int], told: str
+) -> None:
+    named = Selections(catalog_of(tmp_path, [fields]), index)
+    with pytest.raises(UsageError) as caught:
+        named.get(Filter(years=(1990, None)))
+    assert str(caught.value.fix).endswith(f" --set dataset.fields.year={told}")
 
 
 # Once a fault: `_Genres` keeps one of the spellings, whichever DuckDB gives last.
