@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,32 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from semrec_faiss.data.column_names import guessed
 from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.paths import as_typed
-
-GUESSES: dict[str, tuple[str, ...]] = {
-    "media_id": (
-        *("media_id", "id", "item_id", "sku", "product_id", "asin", "isbn", "uuid", "uid"),
-        *("movie_id", "film_id", "track_id", "song_id", "book_id", "article_id", "video_id"),
-        *("show_id", "doc_id", "document_id", "key"),
-    ),
-    "title": (
-        *("title", "name", "product_name", "product_title", "item_name", "track_name", "song_name", "movie_title"),
-        *("headline", "label", "display_name"),
-    ),
-    "year": ("year",),
-    "genres": ("genres",),
-    "franchise": ("franchise",),
-    "user": ("user_id", "user", "customer_id", "customer", "member_id", "account_id"),
-    "item": (
-        *("media_id", "item_id", "item", "sku", "product_id", "asin", "movie_id", "track_id", "song_id", "book_id"),
-        *("article_id", "video_id", "isbn"),
-    ),
-    "rating": ("rating", "stars", "score", "overall"),
-    "time": ("timestamp", "time", "ts", "unix_review_time", "datetime", "date", "created_at", "event_time", "when"),
-    "vector": ("embedding", "embeddings", "vector", "vectors", "emb", "content_vector", "features", "dense_vector"),
-}
-"""The names by which each part is known, without case and what stands between words, the likeliest first."""
 
 SPELLED = ("embedding", "embeddings", "vector", "vectors", "emb")
 """Names of columns of texts that spell vectors, as CSV has them."""
@@ -108,17 +84,6 @@ def find_columns(
             fix=f"name the column: {' '.join(f'--map {part}=COLUMN' for part in missing)}",
         )
     return Columns(found, tuple(notes))
-
-
-def guessed(part: str, names: Sequence[str], likely: str | None = None) -> str | None:
-    """Return the column whose name, as `GUESSES` compares them, is the likeliest for a part; None: none is known."""
-    folded = {_folded(name): name for name in reversed(names)}
-    known = GUESSES[part] if likely is None else (likely, *GUESSES[part])
-    return next((folded[_folded(one)] for one in known if _folded(one) in folded), None)
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).lower()
 
 
 def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None, tuple[str, ...]]:
