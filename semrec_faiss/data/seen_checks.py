@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows
+from semrec_faiss.data.column_names import guessed
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.field_types import refuse_what_is_no_id
 from semrec_faiss.data.folder.odd_row import OddRow, first_odd_row
@@ -30,6 +31,9 @@ YEAR_2100 = 4_102_444_800
 """Seconds from 1970 to 2100: what lies after is no time of a rating, but counted in another unit."""
 
 _EXAMPLES = 5
+
+_PARTS = {"user_id": "user", "media_id": "item", "rating": "rating", "timestamp": "time"}
+"""The columns, and what they are called where any table comes in."""
 
 Column = NDArray[Any]
 """A column of a table, masked where there is no value."""
@@ -129,6 +133,13 @@ def date_of(seconds: int) -> str:
     return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
 
 
+def _as_meant(names: Sequence[str]) -> str:
+    """Tell how columns of other names that are known have to be named."""
+    meant = {part: guessed(of_a_table, names) for part, of_a_table in _PARTS.items()}
+    told = [f"{name} to {part}" for part, name in meant.items() if name not in (None, part)]
+    return f", as by renaming {', '.join(told)}" if told else ""
+
+
 def check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) -> dict[str, str]:
     """Return the columns' types by name."""
     held = connection.sql(f"FROM {file}")
@@ -137,7 +148,7 @@ def check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) -
     if missing:
         raise DataError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(missing)}; it has {', '.join(columns)}",
-            fix="name the columns user_id and media_id",
+            fix=f"name the columns user_id and media_id{_as_meant(held.columns)}",
         )
     for name in ("user_id", "media_id"):
         refuse_what_is_no_id(path, name, columns[name])

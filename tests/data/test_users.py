@@ -191,8 +191,8 @@ def test_files_that_are_no_parquet_are_refused(tmp_path: Path, catalog: Catalog)
         assert refused.value.fix
     with pytest.raises(NotFoundError, match=r"there is no table .*missing.parquet"):
         read_seen(tmp_path / "missing.parquet", USERS, catalog)
-    path = write_seen(tmp_path / "seen.parquet", [("u1", "20")], columns="person VARCHAR, film VARCHAR")
-    with pytest.raises(DataError, match="lacks the columns user_id and media_id; it has person, film"):
+    path = write_seen(tmp_path / "seen.parquet", [("u1", "20")], columns="person VARCHAR, movieId VARCHAR")
+    with pytest.raises(DataError, match=r"(?s)it has person, movieId\n.*media_id, as by renaming movieId to media_id$"):
         read_seen(path, USERS, catalog)
 
 
