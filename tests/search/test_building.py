@@ -267,6 +267,15 @@ def test_what_cannot_be_used_is_refused() -> None:
         Recommender.from_arrays(wrong)
 
 
+def test_a_frame_of_titles_and_vectors_is_metadata() -> None:
+    """Once a fault: given alone, it was told as an array of objects of a shape that nobody had made."""
+    frame = pd.DataFrame(SONGS).assign(emb=list(VECTORS))
+    with pytest.raises(UsageError, match=r"vectors is a frame whose column '.*' has type .*; numbers alone") as caught:
+        Recommender.from_arrays(frame)
+    assert str(caught.value.fix).startswith("give the frame as metadata=")
+    assert len(Recommender.from_arrays(metadata=frame).similar("s01", 2)) == 2
+
+
 def test_public_names_are_there() -> None:
     """Once dir() had none that was not used yet, so that notebooks completed nothing."""
     for name in semrec_faiss.__all__:

@@ -15,7 +15,7 @@ from semrec_faiss.data.tables.columns import is_vector, readable_schema, vector_
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 
 VECTOR = "vector"
 
@@ -188,4 +188,10 @@ def _numbers(vectors: Any) -> Any:
     table = arrow_of(vectors, "vectors", with_index=False)
     if table.num_columns == 1 and is_vector(table.schema.field(0).type):
         return table.column(0).to_pylist()
+    odd = [one for one in table.schema if not (pa.types.is_floating(one.type) or pa.types.is_integer(one.type))]
+    if odd:
+        raise UsageError(
+            f"vectors is a frame whose column {quoted(odd[0].name)} has type {odd[0].type}; numbers alone are expected",
+            fix="give the frame as metadata=, without vectors= where one of its columns holds them",
+        )
     return np.column_stack([column.to_numpy() for column in table.columns] or [[]])
