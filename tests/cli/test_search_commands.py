@@ -389,6 +389,8 @@ def test_all_users(semrec: Semrec, index: Path, tmp_path: Path) -> None:
     assert (told["users with k"], told["users short"]) == ("0", "3"), "there are eight titles"
     assert "seen leaks not counted" in ended.lines
     assert [path.name for path in out.parent.iterdir()] == ["recs.parquet"]
+    none = semrec("recommend", index, "--all-users", "--out", tmp_path / "none.parquet", "--where", "year > 3000")
+    assert (none.code, none.err.startswith("note: no title satisfies year > 3000; year goes from ")) == (0, True)
 
 
 def test_a_title_with_ends_of_lines_and_colours_is_printed_on_one_line(semrec: Semrec, tmp_path: Path) -> None:

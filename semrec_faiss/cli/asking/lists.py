@@ -32,6 +32,9 @@ def export(
         summary = export_all_users(
             recommender, out, count, include_seen=include_seen, profile=profile, progress=progress, **wish
         )
+    if not summary.titles_recommended:  # one user's answer says why, where the filter tells that
+        for note in recommender.recommend(recommender.users.ids[0], 1, include_seen=include_seen, **wish).notes:
+            say(f"note: {note}")
     tell_summary(summary, as_json)
 
 
