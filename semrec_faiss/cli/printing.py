@@ -126,7 +126,7 @@ def as_similarity(score: float, *, normalized: bool) -> str:
     Below 0 there is no percentage of similarity, so that a cosine is told as what it is.
     """
     if not normalized:
-        return f"{score:.4g}"
+        return f"{score:#.4g}"
     return f"{score * 100:.1f}% similar" if score >= 0 else f"cosine {score:.4f}"
 
 
