@@ -36,7 +36,7 @@ _WAYS: dict[tuple[Kind, Kind], str] = {
     ("index", "config file"): "semrec build {0} --output INDEX makes an index by it",
     ("index", "bundle"): "semrec unbundle {0} INDEX makes an index of it",
     ("data folder", "table"): _IMPORT,
-    ("data folder", "index"): "give the data folder that it was built of; semrec build {0} builds it again as it was",
+    ("data folder", "index"): "give the data folder that it was built of; semrec build {0} builds it again of it",
     ("config file", "data folder"): f"give it as --dataset {{0}}, beside a config or without; {_BUILD}",
     ("config file", "table"): f"{_IMPORT}, and {_BUILD.format('FOLDER').removesuffix(' of it')}",
 }

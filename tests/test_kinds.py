@@ -91,7 +91,7 @@ FOLDER = "makes a data folder of it"
             "a data folder",
             {
                 "table": f"semrec dataset import PATH FOLDER {FOLDER}",
-                "index": "give the data folder that it was built of; semrec build PATH builds it again as it was",
+                "index": "give the data folder that it was built of; semrec build PATH builds it again of it",
             },
         ),
     ],

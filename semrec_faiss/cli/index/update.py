@@ -174,6 +174,8 @@ def _updater(ray: str | None) -> Callable[..., UpdateSummary]:
 
 def _told(index: Path, summary: UpdateSummary, *, dry_run: bool) -> list[str]:
     lines = [f"{what}: {_counts(counts)}" for what, counts in (("titles", summary.titles), ("users", summary.users))]
+    if summary.brought:
+        lines.append(f"fields that no title of the index had: {', '.join(summary.brought)}")
     if summary.emptied:
         emptied = ", ".join(f"{field} of {count}" for field, count in summary.emptied.items())
         lines.append(f"values of changed titles that their lines leave out, and that are gone: {emptied}")

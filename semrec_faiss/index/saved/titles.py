@@ -80,7 +80,7 @@ def fields_of(generation: Generation) -> dict[str, str]:
     if not generation.has(FIELDS_NAME):
         raise UsageError(
             f"{generation.folder.parent} was built by an earlier version of semrec and cannot be updated as it is",
-            fix=f"semrec build {as_typed(generation.folder.parent)} builds it again as it was",
+            fix=f"semrec build {as_typed(generation.folder.parent)} builds it again of its data folder",
         )
     return _read_fields(generation)
 

@@ -120,6 +120,7 @@ class UpdatePlan:
         users: to its users.
         lines: the records of the written titles, with the keys that they are found by.
         fields: the metadata fields of all titles afterwards, and their types.
+        brought: those of them that no title had before.
         emptied: by field, the changed titles that have a value of it and will have none.
         seen: files of what users have seen since.
         takes_unknown: whether these may name nobody who is known, and be all of the change.
@@ -129,6 +130,7 @@ class UpdatePlan:
     users: Kind
     lines: Sequence[tuple[bytes, list[str]]]
     fields: dict[str, str]
+    brought: tuple[str, ...] = ()
     emptied: Mapping[str, int] = field(default_factory=dict)
     seen: tuple[Path, ...] = field(default=())
     takes_unknown: bool = False
@@ -169,7 +171,8 @@ def planned(saved: SavedIndex, change: Change) -> UpdatePlan:
     seen = tuple(Path(path) for path in (folder.seen, change.seen) if path is not None)
     if seen and saved.users is None and not len(users.ids):
         raise UsageError("the index holds no users who could have seen something", fix="add the users in the folder")
-    return UpdatePlan(titles, users, lines, fields, emptied, seen, change.takes_unknown)
+    brought = tuple(name for name in fields if name not in fields_of(saved.generation))
+    return UpdatePlan(titles, users, lines, fields, brought, emptied, seen, change.takes_unknown)
 
 
 def _check_not_both(kind: Kind, what: str) -> None:

@@ -63,6 +63,7 @@ class UpdateSummary:
         segments: updates since the last build, as far as they are kept apart.
         bytes_written: of new files, that were not there before.
         compacted: whether the index was built anew, too.
+        brought: fields that no title had before.
         emptied: by field, the changed titles that had a value of it and have none: their records left it out.
     """
 
@@ -77,6 +78,7 @@ class UpdateSummary:
     segments: int
     bytes_written: int
     compacted: bool
+    brought: tuple[str, ...]
     emptied: Mapping[str, int]
 
     def as_dict(self) -> dict[str, Any]:
@@ -324,5 +326,6 @@ def summary_of(
         0 if about is None else len(about.parts),
         size,
         is_compacted,
+        plan.brought,
         dict(plan.emptied),
     )

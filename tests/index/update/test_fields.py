@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import Semrec
 
 from semrec_faiss import Recommender
 from semrec_faiss.config.reading import config_from_dict
@@ -182,3 +183,15 @@ def test_values_of_another_type_are_refused_still(tmp_path: Path) -> None:
         folder = write_table(tmp_path / str(len(told)), table_of([3, 4], **columns))
         with pytest.raises(DataError, match=told):
             update_index(index, Change(folder))
+
+
+def test_fields_that_a_change_brings_are_told(tmp_path: Path, semrec: Semrec) -> None:
+    """Once a trap: a column of another name than the first time became a field of its own, without a word."""
+    index = build(write(tmp_path / "data", [record(number, released=1950) for number in range(3)]), tmp_path / "index")
+    same = write(tmp_path / "same", [record(3, released=1960)])
+    assert update_index(index, Change(same), dry_run=True).brought == ()
+    other = write(tmp_path / "other", [record(3, year=1960, prize=None, cast=["A"])])
+    told = "fields that no title of the index had: year, prize, cast"
+    assert told in semrec("update", index, other, "--dry-run").lines
+    assert told in semrec("update", index, other).lines
+    assert update_index(index, Change(other)).brought == ()
