@@ -665,6 +665,36 @@ def test_workers_that_can_never_open_the_index_end_the_service(tmp_path: Path, d
     assert "users.npy" in ended.stderr and "fix: " in ended.stderr
 
 
+TOLD_TO_END = """
+import os, signal
+from semrec_faiss.serve.workers import child
+def work(*_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        pass
+    print("goes on")
+child._work = work
+child.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_opens_the_index_ends_whatever_is_made_of_the_signal(index: Path) -> None:
+    """DuckDB made another error of it: what was published was refused, and the worker served on."""
+    part = msgspec.json.encode(
+        Part(read_settings(None, {"index": index}).model_dump(mode="json"), 0, 1, 0, None, False)
+    )
+    command = [sys.executable, "-c", TOLD_TO_END]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as worker:
+        assert worker.stdin and worker.stdout and worker.stderr
+        worker.stdin.write(part + b"\n")
+        worker.stdin.flush()
+        assert (worker.stdout.read(), worker.stderr.read()) == (b"", b"")
+    assert worker.returncode == 0
+
+
 NO_MEMORY = """
 from semrec_faiss.serve.workers import child
 def work(*_):
