@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
 
 
-@click.command("import", epilog="Example: semrec dataset import products.parquet data/shop --map media_id=sku")
+@click.command("import", epilog="Example: semrec dataset import products.parquet scratch/shop --map media_id=sku")
 @click.argument("source", type=FilePath())
 @click.argument("out", type=FilePath())
 @click.option(
