@@ -308,6 +308,19 @@ def test_a_command_leaves_no_handlers_in_the_process_that_ran_it() -> None:
     assert during[2] != before[2]
 
 
+def test_a_file_that_ends_too_early_is_no_interruption(capfd: pytest.CaptureFixture[str]) -> None:
+    """Click takes EOFError, as of compiled code that was cut short, for Ctrl-D; once it was told as `interrupted`."""
+
+    @click.command()
+    def early() -> None:
+        raise EOFError("marshal data too short")
+
+    assert exit_code_of(lambda: early.main([], standalone_mode=False), debug=False) == 1
+    told = capfd.readouterr().err
+    assert "error: EOFError: marshal data too short" in told
+    assert "interrupted" not in told
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_waits_until_a_library_is_loaded(number: signal.Signals, code: int) -> None:
     """Once a fault: DuckDB, interrupted while it was loaded, aborted, or was told as a mistake in semrec."""

@@ -497,6 +497,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 export.BLOCK_USERS = int(sys.argv[3])
 recommender = Recommender.open(sys.argv[1])
 limit = int(sys.argv[4])
+sys.dont_write_bytecode = True  # or what is imported from here on is cut short for everybody
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     export.export_all_users(recommender, Path(sys.argv[2]), 20)

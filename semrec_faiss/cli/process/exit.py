@@ -46,16 +46,22 @@ def exit_code_of(
     except Terminated:
         click.echo("\nterminated", err=True)
         return 128 + signal.SIGTERM
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__cause__, EOFError):  # click takes the end of any file for Ctrl-D
+            return _explained(error.__cause__, arguments, debug=debug, as_json=as_json)
         click.echo("\ninterrupted", err=True)
         return INTERRUPTED
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        with suppress(BrokenPipeError):
-            return _explain(error, arguments, as_json)
-        return end_of_pipe()
+        return _explained(error, arguments, debug=debug, as_json=as_json)
     return result if isinstance(result, int) else 0
+
+
+def _explained(error: Exception, arguments: Sequence[str], *, debug: bool, as_json: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    with suppress(BrokenPipeError):
+        return _explain(error, arguments, as_json)
+    return end_of_pipe()
 
 
 def end_of_pipe() -> int:

@@ -311,6 +311,7 @@ import resource, sys
 from pathlib import Path
 from semrec_faiss.errors import StorageError
 from semrec_faiss.measure.quality.export_with_truth import export_folder
+sys.dont_write_bytecode = True  # or what is imported from here on is cut short for everybody
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 try:
     export_folder(Path(sys.argv[1]), Path(sys.argv[2]), queries=30, k=200)
@@ -337,6 +338,7 @@ from pathlib import Path
 import numpy as np
 from semrec_faiss.data.exchange.formats import new_hdf5
 from semrec_faiss.errors import StorageError
+sys.dont_write_bytecode = True  # or what is imported from here on is cut short for everybody
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 try:
     with new_hdf5(Path(sys.argv[1])) as file:

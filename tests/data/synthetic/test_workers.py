@@ -189,6 +189,7 @@ def test_a_file_that_grows_too_large_is_told(tmp_path: Path) -> None:
     program = (
         "import resource, sys; from pathlib import Path\n"
         "from semrec_faiss.data.synthetic.write import write_synthetic\n"
+        "sys.dont_write_bytecode = True\n"  # or what is imported from here on is cut short for everybody
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, 8 << 20))\n"
         "write_synthetic(Path(sys.argv[1]), titles=9000, users=0, dim=256, processes=2)"
     )

@@ -89,6 +89,7 @@ for limit, step in limits:
         faiss.omp_set_num_threads(1)
         real = getattr(module, step)
         def limited(*arguments, **options):
+            sys.dont_write_bytecode = True  # or what is imported from here on is cut short for everybody
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             return real(*arguments, **options)
         setattr(module, step, limited)
@@ -325,6 +326,7 @@ def test_the_command_line_ends_with_exit_code_6(index: Path, folders: tuple[Path
     program = (
         "import resource, runpy, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sys.dont_write_bytecode = True\n"  # or what is imported from here on is cut short for everybody
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         f"sys.argv = ['semrec', 'build', {str(index.parent / 'c.yaml')!r}]\n"
         "runpy.run_module('semrec_faiss', run_name='__main__')\n"

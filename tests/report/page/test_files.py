@@ -18,6 +18,7 @@ import resource, sys
 from pathlib import Path
 from semrec_faiss.errors import StorageError
 from semrec_faiss.measure.documents.results import save_files
+sys.dont_write_bytecode = True  # or what is imported from here on is cut short for everybody
 resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
 out = Path(sys.argv[1])
 try:
