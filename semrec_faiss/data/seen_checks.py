@@ -14,8 +14,8 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.data.column_names import guessed
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.field_types import refuse_what_is_no_id
-from semrec_faiss.data.folder.odd_row import OddRow, first_odd_row
 from semrec_faiss.data.folder.relation import Relation
+from semrec_faiss.data.odd_row import OddRow, first_odd_row
 from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:

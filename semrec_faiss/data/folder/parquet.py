@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semrec_faiss.data.folder.database import literal_path, quoted_text
-from semrec_faiss.data.folder.odd_row import Place
+from semrec_faiss.data.odd_row import Place
 from semrec_faiss.errors import DataError, NotFoundError
 from semrec_faiss.paths import refuse_special
 

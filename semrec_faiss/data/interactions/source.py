@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from semrec_faiss.data.folder.csv_lines import check_csv_lines, delimiter_of
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
-from semrec_faiss.data.folder.odd_row import OddRow, first_odd_row
 from semrec_faiss.data.folder.parquet import parquet_source, row_place
+from semrec_faiss.data.odd_row import OddRow, first_odd_row
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.paths import refuse_special
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from semrec_faiss.arrays import Mask
 from semrec_faiss.data.folder.database import first_line, quoted_name, session
 from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
-from semrec_faiss.data.folder.odd_row import Place, first_odd_row
 from semrec_faiss.data.folder.relation import ROW_NUMBER, Relation
+from semrec_faiss.data.odd_row import Place, first_odd_row
 from semrec_faiss.data.tables.columns import HISTORY_PARTS
 from semrec_faiss.data.tables.times import find_times
 from semrec_faiss.data.titles.catalog import Catalog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from semrec_faiss.data.folder.odd_row import Place, first_odd_row
+from semrec_faiss.data.odd_row import Place, first_odd_row
 from semrec_faiss.data.seen_checks import YEAR_2100, date_of
 from semrec_faiss.errors import DataError
 
