@@ -665,6 +665,21 @@ def test_workers_that_can_never_open_the_index_end_the_service(tmp_path: Path, d
     assert "users.npy" in ended.stderr and "fix: " in ended.stderr
 
 
+def _worker_alone(program: str, index: Path) -> tuple[int, bytes, bytes]:
+    """Run a program as a worker whose supervisor goes on; return how it ended, what it told it, and what it printed."""
+    part = msgspec.json.encode(
+        Part(read_settings(None, {"index": index}).model_dump(mode="json"), 0, 1, 0, None, False)
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as worker:
+        assert worker.stdin and worker.stdout and worker.stderr
+        worker.stdin.write(part + b"\n")
+        worker.stdin.flush()
+        told, printed = worker.stdout.read(), worker.stderr.read()
+    return worker.returncode, told, printed
+
+
 TOLD_TO_END = """
 import os, signal
 from semrec_faiss.serve.workers import child
@@ -682,17 +697,7 @@ child.main()
 @pytest.mark.slow
 def test_a_worker_that_opens_the_index_ends_whatever_is_made_of_the_signal(index: Path) -> None:
     """DuckDB made another error of it: what was published was refused, and the worker served on."""
-    part = msgspec.json.encode(
-        Part(read_settings(None, {"index": index}).model_dump(mode="json"), 0, 1, 0, None, False)
-    )
-    command = [sys.executable, "-c", TOLD_TO_END]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as worker:
-        assert worker.stdin and worker.stdout and worker.stderr
-        worker.stdin.write(part + b"\n")
-        worker.stdin.flush()
-        assert (worker.stdout.read(), worker.stderr.read()) == (b"", b"")
-    assert worker.returncode == 0
+    assert _worker_alone(TOLD_TO_END, index) == (0, b"", b"")
 
 
 NO_MEMORY = """
@@ -707,16 +712,7 @@ child.main()
 @pytest.mark.slow
 def test_a_worker_says_in_one_line_what_keeps_it_from_beginning(index: Path) -> None:
     """Once a fault: a traceback each time that it was tried."""
-    part = msgspec.json.encode(
-        Part(read_settings(None, {"index": index}).model_dump(mode="json"), 0, 1, 0, None, False)
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", NO_MEMORY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as worker:
-        assert worker.stdin and worker.stdout and worker.stderr
-        worker.stdin.write(part + b"\n")
-        worker.stdin.flush()
-        told, printed = worker.stdout.read(), worker.stderr.read()
+    _, told, printed = _worker_alone(NO_MEMORY, index)
     assert (json.loads(told)["message"], printed) == ("MemoryError: no room for users.npy", b"")
 
 
