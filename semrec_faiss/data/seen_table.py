@@ -138,7 +138,7 @@ def joined_ratings_and_times(
     )
 
 
-def read_delisted_rows(source: Path | ParquetRelation, users: IdTable, titles: IdTable) -> DelistedRows:
+def read_delisted_rows(source: Path | Relation, users: IdTable, titles: IdTable) -> DelistedRows:
     """Read the rows that `read_seen_rows` ignores for want of their titles, in the order of the file.
 
     Raises:

@@ -35,7 +35,8 @@ def build(
         metadata: a table with a row for each vector; None: titles are named by their row.
         users: a table of user ids and vectors, or a dict of vectors by id.
         interactions: a table of who did what: user, item, and rating and time where they are known. Without ``users``
-            it makes them, as means of what they liked, in which the latest weighs most.
+            it makes them, as means of what they liked, in which the latest weighs most. Items that are no titles count
+            as soon as an update brings them.
         columns: the column that plays a part, such as ``{"media_id": "sku", "title": "name", "user": "customer"}``,
             or ``{"vector": "embedding"}``; ``"-"`` for no time or no rating; common names are guessed.
         config: a `Config`, a mapping with the keys of a config file, the path of one, or the name of one that is

@@ -162,7 +162,8 @@ def _print_histories(made: ImportedHistories, *, with_vectors: bool) -> None:
     if made.users_without_history:
         say(f"note: users without a title that counts: {made.users_without_history}; they will get popular titles")
     if made.unknown_rows:
-        say(f"note: items that are no titles: {made.unknown_items}, in {made.unknown_rows} rows, which were left out")
+        named = f"{made.unknown_items}, in {made.unknown_rows} rows"
+        say(f"note: items that are none of these titles: {named}, which count as soon as an index has them")
     if made.incomplete_rows:
         others = ", or of users without a vector" * with_vectors
         say(f"note: rows without a user or an item{others}, which were left out: {made.incomplete_rows}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.folder.metadata_table import MetadataTable
+from semrec_faiss.data.folder.relation import Relation
 from semrec_faiss.data.tables.arrow_relation import ArrowRelation
 from semrec_faiss.data.tables.files import Table
 from semrec_faiss.data.tables.histories import HistoryWish, check_likes, default_profile, history_columns
@@ -33,12 +34,14 @@ class GatheredUsers:
     Attributes:
         ids: of the users.
         vectors: float (users, dim); None: they are to be made of the history.
-        history: what they did, where that is known.
+        seen: what they did, in rows; None where that is not known.
+        history: these rows, read.
         profile: how vectors are made of histories; None where vectors came along.
     """
 
     ids: Sequence[str]
     vectors: NDArray[Any] | None = None
+    seen: Relation | None = None
     history: History | None = None
     profile: Profile | None = None
 
@@ -91,9 +94,9 @@ def gather_histories(table: Table, wish: HistoryWish, catalog: Catalog, users: G
         profile = wish.profile or default_profile(has_times=found.times is not None)
     history = read_history(seen, ids, catalog)
     if users is not None:
-        return replace(users, history=history)
+        return replace(users, seen=seen, history=history)
     check_likes(history, profile)
-    return GatheredUsers(ids, None, history, profile)
+    return GatheredUsers(ids, None, seen, history, profile)
 
 
 def _whole(table: Table, mistakes: Mistakes) -> Any:

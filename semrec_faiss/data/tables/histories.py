@@ -72,12 +72,12 @@ class ImportedHistories:
     """What became of a table of interactions.
 
     Attributes:
-        interactions: rows that were kept.
+        interactions: rows that name titles.
         users: how many people did something.
         users_without_history: of these, those of whom nothing is known that counts; they get popular titles.
         unknown_items: different items that are no titles.
-        unknown_rows: the rows that name them.
-        incomplete_rows: rows without a user or an item, or of users who are none.
+        unknown_rows: the rows that name them; they are kept, and count as soon as an index has them.
+        incomplete_rows: rows without a user or an item, or of users who are none; they are left out.
         times: in which unit times were, and from when to when; None without.
         notes: what was guessed, in sentences.
     """
@@ -146,7 +146,7 @@ def write_histories(
     if users is None:
         without = _write_made_users(folder, ids, catalog, wish.profile, has_times=times is not None)
     return ImportedHistories(
-        interactions=counts["kept"],
+        interactions=counts["known_rows"],
         users=len(ids),
         users_without_history=without,
         unknown_items=counts["unknown_items"],

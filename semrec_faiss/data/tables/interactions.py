@@ -121,21 +121,22 @@ class Interactions:
                 writer.write_batch(batch)
 
     def _kept(self) -> Any:
-        """Return a reader of the rows that are complete and name a title, as a table of what users have seen.
+        """Return a reader of the rows that are complete, as a table of what users have seen.
 
-        Of rows that repeat both the last one counts, and DuckDB keeps no order in what it looks up in another table.
+        Those of items that are no titles count as soon as an index has them. Of rows that repeat both the last one
+        counts, and DuckDB keeps no order in what it looks up in another table.
         """
+        if not self._one(f"SELECT count(*) FROM {self._file} WHERE {self._complete} AND {self._known()}"):
+            raise self._nothing_kept()
         columns = [f"{self._ids['user']} AS user_id", f"{self._ids['item']} AS media_id"]
         if self._types["rating"] is not None:
             columns.append(f"{self._rating()} AS rating")
         if self.times is not None:
             columns.append(f"{self.times.sql} AS timestamp")
         is_kept = np.zeros(self._one(f"SELECT count(*) FROM {self._file}"), np.bool_)
-        sql = f"SELECT {ROW_NUMBER} FROM {self._numbered} WHERE {self._complete} AND {self._known()}"
+        sql = f"SELECT {ROW_NUMBER} FROM {self._numbered} WHERE {self._complete}"
         for numbers in self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS):
             is_kept[numbers.column(0).to_numpy()] = True
-        if not is_kept.any():
-            raise self._nothing_kept()
         rows = self._connection.sql(f"SELECT {', '.join(columns)} FROM {self._file}").to_arrow_reader(_BATCH_ROWS)
         return pa.RecordBatchReader.from_batches(rows.schema, _filtered(rows, is_kept))
 
@@ -180,7 +181,7 @@ class Interactions:
         return [user for (user,) in self._connection.execute(sql).fetchall()]
 
     def counts(self) -> dict[str, int]:
-        """Count the rows that are kept and those that are not."""
+        """Count the rows that count, those that will once their titles come, and those that are not kept."""
         item = self._ids["item"]
         sql = (
             f"SELECT count(*) FILTER ({self._known()} AND {self._complete}), count(*) FILTER (NOT {self._known()} AND"
@@ -188,7 +189,7 @@ class Interactions:
             f" count(*) FILTER (NOT coalesce({self._complete}, false)) FROM {self._file}"
         )
         found = self._connection.execute(sql).fetchall()[0]
-        return dict(zip(("kept", "unknown_rows", "unknown_items", "incomplete"), map(int, found), strict=True))
+        return dict(zip(("known_rows", "unknown_rows", "unknown_items", "incomplete"), map(int, found), strict=True))
 
     def _known(self) -> str:
         return f"coalesce({self._ids['item']} IN (SELECT id FROM titles), false)"

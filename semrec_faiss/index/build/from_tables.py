@@ -60,7 +60,7 @@ def _source(
         return Source(table.name, held, catalog)
     if people.vectors is not None:
         check_dim("users", int(people.vectors.shape[1]), int(held.shape[1]))
-    found = SourceUsers(people.ids, people.vectors, "users", people.history)
+    found = SourceUsers(people.ids, people.vectors, "users", people.seen, people.history)
     return Source(table.name, held, catalog, found, people.profile)
 
 

@@ -23,6 +23,7 @@ from semrec_faiss.data.folder.layout import (
     open_vectors,
 )
 from semrec_faiss.data.folder.parquet import parquet_parts
+from semrec_faiss.data.folder.relation import Relation
 from semrec_faiss.data.interactions.hybrid import Transformation
 from semrec_faiss.data.interactions.transformation_file import (
     ARRAYS_NAME,
@@ -63,17 +64,21 @@ class SourceUsers:
         ids: of the users.
         vectors: float (users, dim); None: they are made of the history.
         name: where the vectors are from, for messages.
-        seen: what they have seen; None where that is not known.
+        seen: what they have seen, a file or rows; None where that is not known.
+        read: what ``seen`` holds, where somebody has read it already.
     """
 
     ids: Sequence[str]
     vectors: NDArray[Any] | None
     name: Path | str
-    seen: Path | History | None
+    seen: Path | Relation | None
+    read: History | None = None
 
     def history(self, catalog: Catalog, *, strict: bool) -> History | None:
         """Return what they have seen; ``strict`` refuses what names unknown users or titles."""
-        return read_history(self.seen, self.ids, catalog, strict=strict) if isinstance(self.seen, Path) else self.seen
+        if self.seen is None or self.read is not None:
+            return self.read
+        return read_history(self.seen, self.ids, catalog, strict=strict)
 
 
 @dataclass(frozen=True)

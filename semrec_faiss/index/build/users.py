@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -60,7 +59,7 @@ def write_users(
     write_user_ids(new, users.ids)
     if history is not None:
         write_seen(new, history)
-    if history is not None and history.ignored and isinstance(users.seen, Path):
+    if history is not None and history.ignored and users.seen is not None:
         known = numbered(np.array(users.ids, dtype=object)), numbered(source.catalog.all_media_ids())
         write_delisted(new, read_delisted_rows(users.seen, *known), len(users.ids))
     if history is not None and profile is not None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Semrec
 
+import semrec_faiss
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.data.check import check_data_folder
@@ -25,6 +26,8 @@ from semrec_faiss.data.tables.interactions import interactions as interactions_o
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError, UsageError
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.index.update.plan import Change
+from semrec_faiss.index.update.updating import update_index
 from semrec_faiss.search.recommender import Recommender
 
 TITLES = np.array([[2.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 5.0], [1, 1, 1, 1]], np.float32)
@@ -76,7 +79,7 @@ def test_users_are_means_of_what_they_liked_and_the_rest_is_counted(tmp_path: Pa
     assert ids == ["ann", "bob", "cid", "dan"]
     seen = pq.read_table(tmp_path / "data/users/seen.parquet").to_pylist()
     assert {(row["user_id"], row["media_id"], row["rating"], row["timestamp"]) for row in seen} == {
-        row for row in ROWS if row[0] and row[1] != "gone"
+        row for row in ROWS if row[0]
     }
     # Ratings 5 and 3 weigh (5 - 1) / 4 = 1 and (3 - 1) / 4 = 1/2 of unit vectors.
     ann, bob = np.array([2 / 3, 1 / 3, 0, 0]), np.array([0, 0, 1.0, 0])
@@ -142,6 +145,33 @@ def test_users_of_whom_nothing_is_known_get_popular_titles(tmp_path: Path) -> No
     assert "d" not in [result.media_id for result in dan]
     assert cid.query == {"user_id": "cid", "popular": True} and len(cid) == 2
     assert ann.query["popular"] is False and ann[0].media_id == "e"
+
+
+@pytest.mark.parametrize("from_memory", [False, True])
+def test_what_was_done_with_titles_that_come_later_counts_then(from_memory: bool, tmp_path: Path) -> None:
+    """Before, an import left such rows out, and those of titles that only the index that it was to update had."""
+    index, change = tmp_path / "index", tmp_path / "change"
+    if from_memory:
+        rows = pq.read_table(interactions(tmp_path))
+        semrec_faiss.build(metadata=pq.read_table(titles(tmp_path)), interactions=rows, output=index)
+    else:
+        made(tmp_path, interactions(tmp_path))
+        build_index(config_from_dict({"dataset": str(tmp_path / "data"), "output": str(index)}))
+    assert Recommender.open(index).recommend("cid", 1).query["popular"] is True
+    vector = pa.array([[0, 0, 0, 1.0]], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"sku": ["gone"], "name": ["G"], "v": vector}), tmp_path / "g.parquet")
+    who, what, stars, when = zip(("dan", "gone", 5.0, NOW + 9), ("eve", "a", 5.0, NOW), strict=True)
+    done = pa.table({"customer": who, "sku": what, "rating": stars, "ts": when})
+    pq.write_table(done, tmp_path / "more.parquet")
+    found = import_folder(tmp_path / "g.parquet", change, TableWish(), interactions=tmp_path / "more.parquet").histories
+    assert found is not None and (found.interactions, found.unknown_rows) == (1, 1)
+    summary = update_index(index, Change(change))
+    assert (summary.titles.new, summary.users.new, summary.seen) == (1, 1, 2)
+    recommender = Recommender.open(index)
+    lists = recommender.recommend(["bob", "cid", "dan", "eve"], 6)
+    unseen = ["".join(sorted(one.media_id[0] for one in answer)) for answer in lists]
+    assert unseen == ["abde", "abcde", "abce", "bcdeg"]
+    assert "popular" not in lists[1].query and lists[1][0].media_id == "d", "as the one that cid likes"
 
 
 @pytest.mark.parametrize(
