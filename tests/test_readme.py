@@ -19,7 +19,8 @@ from semrec_faiss.config.schema import known_keys
 from semrec_faiss.measure.sweep_file import known_keys_of_sweeps
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = (".", "semrec_faiss", "semrec_faiss/serve", "configs", "data", "results", "tests", "data/demo")
+PACKAGE = ("semrec_faiss", "semrec_faiss/index", "semrec_faiss/serve", "semrec_faiss/cluster")
+FOLDERS = (".", *PACKAGE, "configs", "data", "results", "tests", "data/demo")
 READMES = [ROOT / folder / "README.md" for folder in FOLDERS]
 PAGES = [*READMES, ROOT / "semrec_faiss" / "ARCHITECTURE.md", ROOT / ".github" / "CONTRIBUTING.md"]
 TEXT = " ".join(" ".join(page.read_text(encoding="utf-8").split()) for page in READMES)
@@ -60,6 +61,7 @@ def with_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("data", "configs"):
         (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "results" / "sweep-demo", folder / "results" / "sweep-demo")
     made = run("semrec demo", folder)
     assert made.returncode == 0, made.stderr
     (folder / "indexes").rename(folder / "indexes-as-made")
