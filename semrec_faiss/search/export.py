@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import shutil
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -90,6 +91,7 @@ def export_all_users(
     """Write the recommendations of all users: user_id, rank, media_id, title, score; users in row order.
 
     An interrupted run leaves its finished blocks beside ``out``; the same call on the same index goes on from there.
+    Another call begins anew, with a RuntimeWarning, and removes these blocks once its lists are whole.
 
     Args:
         recommender: an open index with users.
@@ -265,7 +267,7 @@ def _work_folder(out: Path, depends: Mapping[str, Any]) -> Iterator[Path]:
     work = parts_folder(out, depends)
     try:
         yield work
-        shutil.rmtree(work)
+        remove_parts(out)
     finally:
         for half in work.glob("*.new"):  # which the disk may have been full of
             half.unlink()
@@ -298,11 +300,38 @@ def settings_of_lists(saved: SavedIndex, depends: Mapping[str, Any]) -> dict[str
 
 
 def parts_folder(out: Path, depends: Mapping[str, Any]) -> Path:
-    """Make the folder of finished parts beside ``out``, named by what they depend on; remains of others are removed."""
-    digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    work = out.with_name(f".{out.name}.parts-{digest}")
-    for remains in out.parent.glob(f".{glob.escape(out.name)}.parts-*"):
-        if remains != work:
+    """Make the folder of finished parts beside ``out``, named by what they depend on.
+
+    Parts of another generation are removed. Those made with other settings, perhaps meant to be the same, stay until
+    lists are whole: see `remove_parts`.
+    """
+    generation, settings = (
+        hashlib.sha256(json.dumps(each, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        for each in (depends["generation"], depends)
+    )
+    of_generation = f".{out.name}.parts-{generation}-"
+    work = out.with_name(f"{of_generation}{settings}")
+    others = [remains for remains in _remains(out) if remains != work]
+    kept = [remains for remains in others if remains.name.startswith(of_generation)]
+    for remains in others:
+        if remains not in kept:
             shutil.rmtree(remains, ignore_errors=True)
+    if kept and not work.exists():
+        warnings.warn(
+            f"an interrupted run made lists for {out} with other settings, and this one begins anew; {kept[0]} stays"
+            " until lists are whole: give its settings to go on with it, or remove it",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     work.mkdir(exist_ok=True)
     return work
+
+
+def remove_parts(out: Path) -> None:
+    """Remove what interrupted runs left beside ``out``, where the lists are whole now."""
+    for remains in _remains(out):
+        shutil.rmtree(remains, ignore_errors=True)
+
+
+def _remains(out: Path) -> list[Path]:
+    return list(out.parent.glob(f".{glob.escape(out.name)}.parts-*"))

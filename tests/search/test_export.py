@@ -217,13 +217,27 @@ def test_other_settings_start_anew(
     interrupt(recommender, out, 4, k=10)
     before = folders(tmp_path)
     wish = {"k": 10, **change}
-    interrupt(recommender, out, 2, **wish)
-    assert len(folders(tmp_path)) == 1
-    assert folders(tmp_path) != before
+    with pytest.warns(RuntimeWarning, match=r"made lists for .*recs.parquet with other settings, and this one begins"):
+        interrupt(recommender, out, 2, **wish)
+    assert len(folders(tmp_path)) == 2
+    assert set(folders(tmp_path)) > set(before)
     summary = export_all_users(recommender, out, **wish)
     assert summary.resumed_users == 2 * BLOCK
+    assert listed(tmp_path) == [out.name]
     k = wish.pop("k")
     check_same(read(out), expected_rows(recommender, library.user_ids, k, **wish))
+
+
+def test_a_run_with_other_settings_that_is_broken_off_takes_nothing_from_the_one_before(
+    recommender: Recommender, tmp_path: Path
+) -> None:
+    """Once a fault: who forgot a filter and broke off lost what hours had made."""
+    out = tmp_path / "recs.parquet"
+    interrupt(recommender, out, 4, k=10, where="year > 1990")
+    with pytest.warns(RuntimeWarning, match="recs.parquet.parts-.* stays until .* give its settings to go on with it"):
+        interrupt(recommender, out, 1, k=10)
+    assert export_all_users(recommender, out, 10, where="year > 1990").resumed_users == 4 * BLOCK
+    assert listed(tmp_path) == [out.name]
 
 
 def test_another_index_or_other_search_settings_start_anew(library: Any, tmp_path: Path) -> None:
@@ -267,7 +281,8 @@ def test_remains_of_other_files_are_left_alone(recommender: Recommender, tmp_pat
 def test_remains_of_other_settings_are_removed_under_an_odd_name(recommender: Recommender, tmp_path: Path) -> None:
     out = tmp_path / "recs[1].parquet"
     interrupt(recommender, out, 5, k=10)
-    export_all_users(recommender, out, 9)
+    with pytest.warns(RuntimeWarning, match="with other settings"):
+        export_all_users(recommender, out, 9)
     assert listed(tmp_path) == [out.name]
 
 

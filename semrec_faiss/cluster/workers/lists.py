@@ -32,6 +32,7 @@ from semrec_faiss.search.export import (
     BLOCK_USERS,
     ExportSummary,
     parts_folder,
+    remove_parts,
     settings_of_lists,
     what_lists_depend_on,
 )
@@ -215,6 +216,7 @@ class _Run:
         )
         sync_tree(work)
         move_over(work, out)
+        remove_parts(out)
         return summary
 
     def _start(self, number: int) -> Any:
