@@ -21,6 +21,7 @@ from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.pass_buffers import Answers, Fetched, Searching
 from semrec_faiss.index.fused.plan import Masking
 from semrec_faiss.index.fused.repeating import CapturedRepeat, RepeatAtOnce, filled, in_rooms, repeat_pass
+from semrec_faiss.index.fused.sending import OddQueriesError, UnitLength
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.left_out import leave_out
 
@@ -54,14 +55,22 @@ class DirectSearch:
         self._allowed = (None, 0)  # free before as much is asked again
         self._allowed = allowed_by(self.work.titles, batch, shared, everything)
         allowed, stride = self._allowed
+        unit = batch.unit_length(device)
         for part, queries in batch.sent(device):
+            if unit is not None:
+                unit.launch(queries)
             self.work.after(part.start).score(queries, allowed[part] if stride else allowed, stride)
         yield  # another GPU begins to score, which takes longer than launching the rest
         self.work.rank(len(batch), *self._allowed)
         self._fetched.fetch()
+        if unit is not None:
+            unit.fetch()
         self._fetched.mark()
         yield
-        return self._fetched.copied(into)
+        needed = self._fetched.copied(into)
+        if unit is not None:
+            unit.check()
+        return needed
 
     def repeat(self, which: Rows, into: Answers) -> Searching:
         """Search the queries ``which``, int64 (some,), of the batch just searched again, with more candidates."""
@@ -136,19 +145,34 @@ class CapturedSearch:
             if self._stride:
                 assert self.feed.lists is not None
                 leave_out(self.work.titles, self._allowed, self._shared, self.feed.lists)
-        allowed = self._allowed[part] if self._stride else self._allowed
+        allowed, unit = self._allowed[part] if self._stride else self._allowed, self.feed.unit
+        if unit is not None:
+            if part.start == 0:
+                unit.begin()
+            unit.launch(self.feed.queries[part])
         self.work.after(part.start).run(self.feed.queries[part], allowed, self._stride)
         if part.stop == len(self.feed.queries):
             if self._again is not None:
                 self._again.launch(self._allowed, self._stride)
             self._fetched.fetch()
+            if unit is not None:
+                unit.fetch()
 
     def search(self, batch: Batch, shared: Any, everything: Any, into: Answers) -> Searching:
         """Search a batch like the one that was recorded; see `DirectSearch.search`."""
         self.launch(batch, everything if shared is None else shared)
         yield
         into[0][:], into[1][:], needed = self.found(len(into[0]))
+        if self.feed.unit is not None:
+            self._check(self.feed.unit)
         return np.array(needed)
+
+    def _check(self, unit: UnitLength) -> None:
+        try:
+            unit.check()
+        except OddQueriesError:
+            self.feed.queries.fill_(1.0)  # or a shorter batch would find them there
+            raise
 
     def launch(self, batch: Batch, wanted: Any) -> None:
         """Replay the recording for a batch like it, and the bitmap of what all of its queries may return."""

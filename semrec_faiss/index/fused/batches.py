@@ -19,9 +19,10 @@ from semrec_faiss.index.fused.sending import (
     SENT_APART,
     SENT_IN_PART,
     ByTorch,
-    Preparing,
     Sending,
+    UnitLength,
     copied,
+    fetchable,
     parts_of,
     staged,
 )
@@ -33,6 +34,9 @@ from semrec_faiss.index.queries import prepared_block
 FETCHED_QUERIES = 16
 """Queries that kernels fetch from page-locked memory by themselves, at most: copying so few takes longer to begin."""
 
+SENT_AS_GIVEN = (np.float32, np.float64, np.float16)
+"""Kinds of numbers that many queries are prepared of on the GPU."""
+
 LEAST_LISTED, LISTED_EACH = MOST_LISTED, 512
 """Rows to leave out that a recording has room for: in all at least, and a query."""
 
@@ -42,19 +46,18 @@ class VectorBatch:
     """Queries as vectors, and rows that single ones must not return.
 
     Attributes:
-        vectors: float32 (queries, dim); to be sent from `ready` alone where they are being prepared.
+        vectors: float32 (queries, dim), or numbers of other kinds that are not prepared.
         excluded: what single queries must not return.
-        preparing: what prepares them, of queries of which these are those from ``first`` on; None where they are ready.
+        normalize: of queries that are not prepared, whether to bring them to unit length; None of those that are.
     """
 
     vectors: Vectors
     excluded: Exclusions | None = None
-    preparing: Preparing | None = None
-    first: int = 0
+    normalize: bool | None = None
 
     @classmethod
     def of_given(cls, given: NDArray[Any], first: int, device: Any, *, normalize: bool) -> VectorBatch:
-        """Prepare queries for a GPU: many in parts, each when it is to be sent, while those before it are searched.
+        """Take queries that are not prepared: many are when they have come to the GPU.
 
         Args:
             given: numbers (queries, dim).
@@ -63,20 +66,19 @@ class VectorBatch:
             normalize: whether to bring each to unit length.
 
         Raises:
-            DataError: a query cannot be searched for, see `prepared_block`; of many, what sends them does.
+            DataError: a query cannot be searched for, see `prepared_block`; of many, `UnitLength.check` tells.
         """
-        if 4 * given.size > SENT_IN_PART:
-            preparing = Preparing(given, first, device, normalize=normalize)
-            return cls(preparing.vectors, preparing=preparing)
+        if 4 * given.size > SENT_IN_PART and given.dtype in SENT_AS_GIVEN:
+            return cls(given, normalize=normalize)
         return cls(prepared_block(given, first, normalize=normalize, by=ByTorch(device)))
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     @property
-    def kind(self) -> int | None:
+    def kind(self) -> bool | None:
         """What has to be the same for a recording of another batch to do."""
-        return None
+        return self.normalize
 
     @property
     def leaves_out(self) -> bool:
@@ -85,23 +87,18 @@ class VectorBatch:
 
     def part(self, queries: slice) -> VectorBatch:
         """Return a slice of the queries."""
-        first = self.first + queries.start
-        return VectorBatch(self.vectors[queries], part_of(self.excluded, queries), self.preparing, first)
-
-    def ready(self, queries: slice) -> Vectors:
-        """Return the vectors of a slice, prepared now if they are not yet."""
-        vectors = self.vectors[queries]
-        if self.preparing is not None:
-            self.preparing.until(self.first + queries.start + len(vectors))
-        return vectors
+        return VectorBatch(self.vectors[queries], part_of(self.excluded, queries), self.normalize)
 
     def take(self, queries: Rows) -> VectorBatch:
-        """Return some of the queries, which have been sent before."""
-        return VectorBatch(self.vectors[queries], None if self.excluded is None else self.excluded.take(queries))
+        """Return some of the queries, prepared."""
+        vectors = self.vectors[queries]
+        if self.normalize is not None:
+            vectors = prepared_block(vectors, 0, normalize=self.normalize)
+        return VectorBatch(vectors, None if self.excluded is None else self.excluded.take(queries))
 
     def staged(self, device: Any, least: int) -> VectorBatch:
         """Copy the vectors to page-locked memory, from where the GPU fetches them by itself, unless they are few."""
-        vectors = staged(self.vectors, device, least)
+        vectors = staged(self.vectors, device, least)  # of queries that are prepared
         return self if vectors is self.vectors else VectorBatch(vectors, self.excluded)
 
     def beside(self, other: Batch) -> VectorBatch:
@@ -116,19 +113,20 @@ class VectorBatch:
             Which queries, and their vectors there, float32 (some, dim).
         """
         torch, given = load_torch(), as_tensor(self.vectors)
-        is_there = given.is_pinned()
-        if self.preparing is None and (self.vectors.nbytes <= COPIED_AT_ONCE or is_there):
+        if self.normalize is None and (self.vectors.nbytes <= COPIED_AT_ONCE or given.is_pinned()):
             yield slice(0, len(self)), given.to(device, non_blocking=True)
             return
+        is_there = fetchable(given)
         locked = given if is_there else torch.empty(given.shape, pin_memory=device.type == "cuda")
         there, parts = torch.empty(given.shape, device=device), parts_of(*given.shape)
         sending = Sending(there, len(parts))
         for part in parts:
-            self.ready(part)
-            if not is_there:
-                locked[part].copy_(given[part])
-            sending.copy(locked[part], part)
+            sending.copy(locked[part] if is_there else copied(given[part], locked[part]), part)
             yield part, there[part]
+
+    def unit_length(self, device: Any) -> UnitLength | None:
+        """Make what prepares the queries on a GPU; None where they are prepared."""
+        return None if self.normalize is None else UnitLength(device, normalize=self.normalize)
 
     def lists_on(self, device: Any) -> Lists:
         """Send the rows to leave out; there are some."""
@@ -138,7 +136,8 @@ class VectorBatch:
 
     def feed(self, device: Any, queries: int, *, alone: bool, once: bool) -> VectorFeed:
         """Make room to feed batches like this one, of up to so many queries, to a recording; see `VectorFeed`."""
-        return VectorFeed(device, queries, self.vectors.shape[1], leaves_out=self.leaves_out, alone=alone, once=once)
+        options = {"leaves_out": self.leaves_out, "alone": alone, "once": once}
+        return VectorFeed(device, queries, self.vectors.shape[1], self.unit_length(device), **options)
 
 
 @dataclass(frozen=True)
@@ -194,6 +193,9 @@ class UserBatch:
         """Name the rows to leave out, which are on the GPU."""
         return Lists(self.users.offsets, self.users.rows, self._which_on(device))
 
+    def unit_length(self, _: Any) -> None:
+        """Return None: the vectors are prepared."""
+
     def feed(self, device: Any, queries: int, *, alone: bool, once: bool) -> UserFeed:
         """Make room to feed batches like this one, of up to so many queries, to a recording."""
         return UserFeed(device, self.users, queries, leaves_out=self.leaves_out)
@@ -212,20 +214,32 @@ class VectorFeed:
         queries: float32 (queries, dim) on the GPU, or where it fetches them from.
         parts: of the queries, each of which is sent, and scored, while the next one is copied.
         lists: rows to leave out, on the GPU; None where nothing is.
+        unit: what prepares the queries there; None where they come prepared.
     """
 
-    def __init__(self, device: Any, queries: int, dim: int, *, leaves_out: bool, alone: bool, once: bool) -> None:
+    def __init__(
+        self,
+        device: Any,
+        queries: int,
+        dim: int,
+        unit: UnitLength | None,
+        *,
+        leaves_out: bool,
+        alone: bool,
+        once: bool,
+    ) -> None:
         """Make room for so many queries.
 
         Args:
             device: a GPU.
             queries: at most.
             dim: their dimensions.
+            unit: what prepares them there.
             leaves_out: whether they leave out titles of their own.
             alone: whether no block in another lane is computed meanwhile: only then do streams apart pay.
             once: whether each query is read by one program alone.
         """
-        self._alone = alone
+        self._alone, self.unit = alone, unit
         torch = load_torch()
         self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
         self._queries_view = self._queries_in.numpy()
@@ -233,7 +247,7 @@ class VectorFeed:
         self.parts = parts_of(queries, dim) if self._is_large else [slice(0, queries)]
         self.queries = self._queries_in
         if not once or queries > FETCHED_QUERIES:
-            self.queries = torch.zeros((queries, dim), dtype=torch.float32, device=device)
+            self.queries = torch.ones((queries, dim), dtype=torch.float32, device=device)  # nothing odd
         self.lists: Lists | None = None
         if leaves_out:
             self.room = max(LEAST_LISTED, LISTED_EACH * queries)
@@ -266,13 +280,13 @@ class VectorFeed:
             self.lists.rows[:count].copy_(self._rows_in[:count], non_blocking=True)
         sending = Sending(self.queries, len(self.parts) if self._alone else 1) if self._is_large else None
         for part in self.parts:
-            vectors = batch.ready(part)
+            vectors = batch.vectors[part]
             here = slice(part.start, part.start + len(vectors))
             if sending is None:
                 np.copyto(self._queries_view[here], vectors)
             elif len(vectors):  # not recorded either: from where they lie if that is page-locked
                 given = as_tensor(vectors)
-                sending.copy(given if given.is_pinned() else copied(given, self._queries_in[here]), here)
+                sending.copy(given if fetchable(given) else copied(given, self._queries_in[here]), here)
             yield part
 
     def copies(self) -> None:
@@ -289,7 +303,7 @@ class UserFeed:
     def __init__(self, device: Any, users: GpuUsers, queries: int, *, leaves_out: bool) -> None:
         """Make room for so many of ``users``."""
         torch = load_torch()
-        self.parts = [slice(0, queries)]
+        self.parts, self.unit = [slice(0, queries)], None
         self._users = users
         self._which_in = torch.zeros(queries, dtype=torch.int64, pin_memory=True)
         self._which_view = self._which_in.numpy()

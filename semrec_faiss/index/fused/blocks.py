@@ -144,6 +144,7 @@ class BlocksOf:
         regular: queries of a block; the last one may have fewer.
         left: where queries are noted that the first pass of a block in a lane leaves, int64 each.
         kth, among: as for `BlockSearch.answer`.
+        once: whether what a block's first pass leaves is left to the end, and not searched for block by block.
     """
 
     batch: Batch
@@ -154,12 +155,13 @@ class BlocksOf:
     left: list[Rows]
     kth: KthScores | None
     among: int
+    once: bool
 
     def begin(self, part: slice, lane: int) -> Steps:
-        """Search a block: alone to the end, in a lane once."""
+        """Search a block, once or to the end."""
         queries, again = part.stop - part.start, self.among > 0
         its, into = self.batch.part(part), self.found.part(part, self.search.titles.count)
-        if lane != ALONE:
+        if self.once:
             first_pass = self.search.first_pass(its, self.bitmap, (into.rows, into.scores), lane, self.regular)
             return self._once(part, first_pass)
         recorded = recorded_again if again else recorded_queries

@@ -31,13 +31,13 @@ from semrec_faiss.index.fused.kernels.compiling import tell_of_compiling
 from semrec_faiss.index.fused.plan import SCREENED_TITLES
 from semrec_faiss.index.fused.room import MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Named, Running
-from semrec_faiss.index.fused.sending import ByTorch
+from semrec_faiss.index.fused.sending import ByTorch, OddQueriesError
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.uploading import upload_titles, with_copies
 from semrec_faiss.index.fused.titles.users import GpuUsers, HostUsers, LockedUsers, fit, may_be_locked
 from semrec_faiss.index.hardware.out_of_memory import halved
-from semrec_faiss.index.queries import Arithmetic
+from semrec_faiss.index.queries import Arithmetic, prepared_block
 
 Originals = Literal["auto", "gpu", "host"]
 
@@ -132,11 +132,12 @@ class FusedSearcher:
             return self.start(VectorBatch(queries, excluded), mask, FusedResult.empty(len(queries), k)).result()
 
     def search_given(self, given: NDArray[Any], first: int, k: int, *, normalize: bool) -> FusedResult:
-        """Find the k best titles of queries that are prepared on the way; see `search` and `VectorBatch.of_given`."""
+        """Find the k best titles of queries that are not prepared; see `search` and `VectorBatch.of_given`."""
         self._check(k)
         batch = VectorBatch.of_given(given, first, self.device, normalize=normalize)
-        with self.lock:
+        with self.lock, contextlib.suppress(OddQueriesError):
             return self.start(batch, None, FusedResult.empty(len(given), k)).result()
+        return self.search(prepared_block(given, first, normalize=normalize, by=self.arithmetic), k)
 
     def search_users(
         self,
@@ -195,6 +196,9 @@ class FusedSearcher:
         with self.lock, self.current(), contextlib.suppress(DeviceError):
             return GpuUsers(host, self.device, locked)
         return None
+
+    takes_all = True
+    """Whether `search_given` makes no copy of all queries where they are many."""
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -269,10 +273,12 @@ class FusedSearcher:
             its = search.titles
             shape = its.count, its.dim, size, k, masking_of(batch, bitmap)
             regular, lanes = in_blocks(*shape, screened=its.screened, most=self._most)
+            parts = [slice(start, min(start + regular, size)) for start in range(blocks.done, size, regular)]
             if its.wide or among:  # a first pass proves nothing, or has been
                 lanes = 1
-            parts = [slice(start, min(start + regular, size)) for start in range(blocks.done, size, regular)]
-            begin = BlocksOf(batch, search, bitmap, found, regular, blocks.left, kth, among).begin
+            to_its_end = its.wide or among or search.repeats(regular, k, coded=search.reads_codes(regular, k))
+            once = lanes > 1 or (len(parts) > 1 and not to_its_end)  # else titles are read again for each block's rest
+            begin = BlocksOf(batch, search, bitmap, found, regular, blocks.left, kth, among, once).begin
             try:
                 yield from blocks.search(parts, self._lanes.first(min(lanes, len(parts))), begin)
             except LooseBoundsError:

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
+from semrec_faiss.index.fused.kernels import ARITHMETIC
+from semrec_faiss.index.fused.listing import power_of_two
 from semrec_faiss.index.fused.plan import LARGEST_TILE
 from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
-from semrec_faiss.index.queries import ON_HOST, prepared_block
+from semrec_faiss.index.queries import LEAST_SQUARE, ON_HOST, UNIT_SQUARE_TOLERANCE
 
 COPIED_AT_ONCE = 2 << 20
 """Bytes of queries that numpy copies sooner than torch on many threads, which have to wake, and spin afterwards."""
@@ -66,9 +68,9 @@ class ByTorch:
     FAISS's threads are not for queries that go to a GPU: torch's, which copy them, would wait for these to rest.
     """
 
-    def __init__(self, device: Any, room: Vectors | None = None) -> None:
-        """Divide into ``room``, or else into `room_for` what is divided."""
-        self._device, self._room = device, room
+    def __init__(self, device: Any) -> None:
+        """Divide into `room_for` what is divided."""
+        self._device = device
 
     def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
         """Return the squared length of each row; see `Arithmetic`."""
@@ -79,40 +81,53 @@ class ByTorch:
 
     def divided(self, vectors: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
         """Divide rows by their lengths; see `Arithmetic`."""
-        if 4 * vectors.size <= SENT_APART and self._room is None:
+        if 4 * vectors.size <= SENT_APART:
             return ON_HOST.divided(vectors, lengths)
-        room = room_for(vectors.shape, self._device) if self._room is None else self._room
+        room = room_for(vectors.shape, self._device)
         load_torch().div(as_tensor(vectors), as_tensor(lengths), out=as_tensor(room))
         return room
 
 
-class Preparing:
-    """Queries as they were given, prepared in parts: each when it is to be sent, while those before it are searched.
+class OddQueriesError(Exception):
+    """Some of the queries that a GPU was to bring to unit length are infinite, or too short to have a direction."""
 
-    Attributes:
-        vectors: float32 (queries, dim), of which the first ones are prepared, and the others hold nothing yet.
-    """
 
-    def __init__(self, given: NDArray[Any], first: int, device: Any, *, normalize: bool) -> None:
-        """Make room for them; see `prepared_block`, which the arguments are for."""
-        self.vectors, self._device = room_for(given.shape, device), device
-        self._given, self._first, self._normalize, self._done = given, first, normalize, 0
+class UnitLength:
+    """Brings queries to unit length on the GPU that they are sent to, or looks at them alone; and tells of odd ones."""
 
-    def until(self, stop: int) -> None:
-        """Prepare the queries before ``stop`` that are not yet.
+    def __init__(self, device: Any, *, normalize: bool) -> None:
+        """Bring them to unit length, or with ``normalize`` False see whether they are finite."""
+        torch = load_torch()
+        self._normalize = normalize
+        self._odd = torch.zeros(1, dtype=torch.int32, device=device)
+        self._told_in = torch.zeros(1, dtype=torch.int32, pin_memory=device.type == "cuda")
+        self._told = self._told_in.numpy()
+
+    def begin(self) -> None:
+        """Launch what comes before a batch."""
+        self._odd.zero_()
+
+    def launch(self, queries: Any) -> None:
+        """Launch it for some queries, float32 (some, dim) on the GPU, in place."""
+        from semrec_faiss.index.fused.kernels import queries as kernels
+
+        count, dim = queries.shape
+        options = ARITHMETIC | {"NORMALIZE": self._normalize, "D_BLOCK": power_of_two(dim), "num_warps": 4}
+        least = LEAST_SQUARE if self._normalize else -1.0
+        kernels.bring_to_unit_length[(count,)](queries, self._odd, dim, least, UNIT_SQUARE_TOLERANCE, **options)
+
+    def fetch(self) -> None:
+        """Launch the copy of what `check` looks at, behind the last queries of a batch."""
+        self._told_in.copy_(self._odd, non_blocking=True)
+
+    def check(self) -> None:
+        """Look at a batch whose answers are there.
 
         Raises:
-            DataError: one of them cannot be searched for; see `prepared_block`.
+            OddQueriesError: some of its queries are odd; the answers are of no use.
         """
-        if stop <= self._done:
-            return
-        part = slice(self._done, stop)
-        room, first = self.vectors[part], self._first + part.start
-        by = ByTorch(self._device, room)
-        prepared = prepared_block(self._given[part], first, normalize=self._normalize, by=by)
-        if not np.may_share_memory(prepared, room):
-            copied(as_tensor(prepared), as_tensor(room))
-        self._done = stop
+        if self._told[0]:
+            raise OddQueriesError
 
 
 def staged(queries: Vectors, device: Any, least: int) -> Vectors:
@@ -135,9 +150,15 @@ def parts_of(queries: int, dim: int) -> list[slice]:
     return [slice(start, min(start + step, queries)) for start in range(0, queries, step)]
 
 
+def fetchable(given: Any) -> bool:
+    """Tell whether a GPU may fetch queries from where they lie."""
+    return bool(given.dtype == load_torch().float32 and given.is_pinned())
+
+
 def copied(given: Any, into: Any) -> Any:
-    """Copy on the host, much on several threads."""
+    """Copy numbers to float32 on the host, much on several threads."""
     if given.nbytes > COPIED_AT_ONCE:
         return into.copy_(given)
-    np.copyto(into.numpy(), given.numpy())
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite then
+        np.copyto(into.numpy(), given.numpy(), casting="unsafe")
     return into

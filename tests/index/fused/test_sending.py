@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from semrec_faiss import Recommender
-from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import DataError
 from semrec_faiss.index.fused.block_search import ALONE, LEFT
 from semrec_faiss.index.fused.plan import Masking
 from semrec_faiss.index.fused.room import MOST_QUERIES
+from semrec_faiss.index.fused.sending import Sending, UnitLength
 from semrec_faiss.index.queries import prepared_block
 from tests.index.fused.recordings import recordings
 from tests.index.fused.worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, searcher
@@ -63,10 +62,10 @@ def test_queries_are_brought_to_unit_length_as_by_numpy_and_many_where_a_gpu_fet
 @needs_kernels
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16])
 @pytest.mark.parametrize("most", [MOST_QUERIES, 128])
-def test_queries_that_are_prepared_as_they_are_sent_find_what_prepared_ones_do(
+def test_queries_that_are_prepared_where_they_are_sent_find_what_prepared_ones_do(
     kind: type, most: int, small_parts: list[int]
 ) -> None:
-    """At once and in blocks, launched and recorded: each query is prepared once, in its turn."""
+    """At once and in blocks, launched and recorded: in parts, one after the other."""
     rng = np.random.default_rng(6)
     titles = clustered(rng, 140 * SIZE, 40)
     with recordings():
@@ -76,8 +75,7 @@ def test_queries_that_are_prepared_as_they_are_sent_find_what_prepared_ones_do(
             queries = rng.normal(scale=3.0, size=(131 if PLACE == "cpu" else 1000, 40)).astype(kind)
             small_parts.clear()
             found = search.search_given(queries, 0, 10, normalize=True)
-            assert len(small_parts) > 1
-            assert small_parts == sorted(set(small_parts)), "each part once, in order"
+            assert len(small_parts) > 1 and (most == 128 or small_parts == sorted(set(small_parts)))
             prepared = search.search(prepared_block(queries, 0, normalize=True), 10)
             np.testing.assert_array_equal(found.rows, prepared.rows)
             np.testing.assert_allclose(found.scores, prepared.scores, atol=3e-7)
@@ -85,24 +83,69 @@ def test_queries_that_are_prepared_as_they_are_sent_find_what_prepared_ones_do(
 
 
 @needs_kernels
-def test_a_query_that_cannot_be_searched_for_is_named_though_others_are_under_way(small_parts: list[int]) -> None:
+@pytest.mark.parametrize("most", [MOST_QUERIES, 128])
+def test_a_query_that_cannot_be_searched_for_is_named_though_others_are_under_way(
+    most: int, small_parts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is forgotten then: fewer queries, in the same buffers, are searched as ever."""
+    by_host: list[int] = []
+
+    def noted(given: Any, first: int, **options: Any) -> Any:
+        by_host.append(first)
+        return prepared_block(given, first, **options)
+
+    monkeypatch.setattr("semrec_faiss.index.fused.searcher.prepared_block", noted)
     rng = np.random.default_rng(7)
     titles = clustered(rng, 140 * SIZE, 40)
     with recordings():
         search = searcher(titles)
-        queries = rng.normal(size=(131 if PLACE == "cpu" else 1000, 40)).astype(np.float32)
+        search._most = most
+        queries = rng.normal(size=(100, 40)).astype(np.float32)  # two blocks of 64, one in each lane, or one
         for _ in range(1 if PLACE == "cpu" else 3):
-            for value, told in ((np.nan, "NaN"), (0.0, "zero")):
+            for value, told in ((np.nan, "NaN"), (np.inf, "infinite"), (0.0, "zero")):
                 wrong = queries.copy()
-                wrong[130] = value
-                small_parts.clear()
-                with pytest.raises(DataError, match=rf"queries\[10000130\] .*{told}"):
+                wrong[99] = value
+                with pytest.raises(DataError, match=rf"queries\[10000099\] .*{told}"):
                     search.search_given(wrong, 10_000_000, 10, normalize=True)
-                assert small_parts[0] == 10_000_000, "those before it were sent"
-                assert len(small_parts) > 1
-                Truth.of(titles, prepared_block(queries, 0, normalize=True)).check(
-                    search.search_given(queries, 0, 10, normalize=True), 10
-                )
+                fewer = queries[:-1]
+                found = search.search_given(fewer, 0, 10, normalize=True)
+                assert by_host == [10_000_000]
+                by_host.clear()
+                Truth.of(titles, prepared_block(fewer, 0, normalize=True)).check(found, 10)
+        assert len(small_parts) > 1
+
+
+@needs_kernels
+def test_queries_too_short_or_long_for_float32_squares_are_searched_all_the_same(small_parts: list[int]) -> None:
+    rng = np.random.default_rng(7)
+    titles, queries = clustered(rng, 140 * SIZE, 40), rng.normal(size=(131, 40))
+    queries[::3] *= 1e-22
+    queries[1::3] *= 1e25
+    search = searcher(titles)
+    for kind in (np.float32, np.float64):
+        found = search.search_given(queries.astype(kind), 0, 10, normalize=True)
+        Truth.of(titles, prepared_block(queries, 0, normalize=True)).check(found, 10)
+    found = search.search_given(queries * 1e30, 0, 10, normalize=True)  # 1e55: no float32 holds that
+    Truth.of(titles, prepared_block(queries, 0, normalize=True)).check(found, 10)
+    assert len(small_parts) > 1
+
+
+@needs_kernels
+def test_queries_are_of_unit_length_to_the_last_bit_or_left_as_they_are() -> None:
+    import torch
+
+    rng = np.random.default_rng(5)
+    given = rng.normal(scale=9.0, size=(50, 40)).astype(np.float32)
+    given[::2] /= np.linalg.norm(given[::2], axis=1, keepdims=True)  # within a few parts in ten million
+    there = torch.from_numpy(given.copy()).to(PLACE)
+    unit = UnitLength(there.device, normalize=True)
+    unit.begin()
+    unit.launch(there)
+    unit.fetch()
+    found, wide = there.cpu().numpy(), given.astype(np.float64)
+    unit.check()
+    np.testing.assert_array_equal(found[::2], given[::2])
+    np.testing.assert_array_equal(found[1::2], (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype("f4")[1::2])
 
 
 @needs_kernels
@@ -110,9 +153,14 @@ def test_queries_that_are_not_normalised_keep_their_lengths(small_parts: list[in
     rng = np.random.default_rng(8)
     titles = clustered(rng, 140 * SIZE, 40)
     queries = rng.normal(scale=3.0, size=(131, 40))
-    found = searcher(titles).search_given(queries, 0, 10, normalize=False)
+    queries[7] = 0.0
+    search = searcher(titles)
+    found = search.search_given(queries, 0, 10, normalize=False)
     assert len(small_parts) > 1
     Truth.of(titles, queries.astype(np.float32)).check(found, 10)
+    queries[9, 1] = np.nan
+    with pytest.raises(DataError, match=r"queries\[49\] "):
+        search.search_given(queries, 40, 10, normalize=False)
 
 
 @pytest.mark.gpu
@@ -135,14 +183,15 @@ def test_many_vectors_of_any_length_find_what_each_finds_alone() -> None:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Send few queries in parts, too; where each that was prepared begins."""
+    """Send few queries in parts, too; where each part that was sent begins."""
     begun: list[int] = []
+    send = Sending.copy
 
-    def noted(given: NDArray[Any], first: int, **options: Any) -> Vectors:
-        begun.append(first)
-        return prepared_block(given, first, **options)
+    def noted(self: Sending, locked: Any, part: slice) -> None:
+        begun.append(part.start)
+        send(self, locked, part)
 
-    monkeypatch.setattr("semrec_faiss.index.fused.sending.prepared_block", noted)
+    monkeypatch.setattr(Sending, "copy", noted)
     names = ("batches.COPIED_AT_ONCE", "batches.SENT_APART", "sending.COPIED_AT_ONCE", "sending.SENT_IN_PART")
     for name in (*names, "batches.SENT_IN_PART"):
         monkeypatch.setattr(f"semrec_faiss.index.fused.{name}", 1000)

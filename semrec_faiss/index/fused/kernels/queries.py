@@ -10,6 +10,21 @@ import triton.language as tl
 
 
 @triton.jit
+def bring_to_unit_length(given, odd, dim, least, tolerance, NORMALIZE: tl.constexpr, D_BLOCK: tl.constexpr):
+    """Divide query p, float32, by its length unless that is 1; set ``odd`` where its square is under ``least``."""
+    column = tl.arange(0, D_BLOCK)
+    at = given + tl.program_id(0).to(tl.int64) * dim + column
+    loaded = tl.load(at, mask=column < dim, other=0.0).to(tl.float64)
+    square = tl.sum(loaded * loaded, axis=0)
+    square = tl.where(square < float("inf"), square, -2.0)  # which NaN is not, either
+    tl.store(odd, 1, mask=square < least)
+    if NORMALIZE:
+        length = tl.sqrt(tl.where(square < least, 1.0, square))
+        divided = tl.where(tl.abs(square - 1.0) > tolerance, loaded / length, loaded)
+        tl.store(at, divided.to(tl.float32), mask=column < dim)
+
+
+@triton.jit
 def project_queries(given, directions, along, dim, kept, ROWS: tl.constexpr, BK: tl.constexpr):
     """Write coordinates of queries along directions, float64; program (p, q) takes ROWS directions of query q."""
     query = tl.program_id(1).to(tl.int64)

@@ -119,6 +119,9 @@ class SeveralGpus:
         which = np.ascontiguousarray(rows)
         return self._search([UserBatch(held, which, without_seen) for held in users], k, mask)
 
+    takes_all = False
+    """See `FusedSearcher.takes_all`."""
+
     @property
     def arithmetic(self) -> Arithmetic:
         """What prepares queries; see `FusedSearcher.arithmetic`."""
