@@ -223,6 +223,11 @@ def test_tables_in_files_are_taken_too(tmp_path: Path) -> None:
         ({"columns": {"vector": "name"}}, "the vectors are given, and column 'name'", "one of the two"),
         ({"vectors": None}, "no column of lists or tensors", "give vectors=, a row for each title"),
         (
+            {"metadata": {**SONGS, "Embedding": list(VECTORS)}},
+            "vectors in the column 'Embedding', and vectors= is given",
+            "leave out the column, or vectors=; under another name",
+        ),
+        (
             {"interactions": {"u": ["a"]}},
             "guessed for user; no column can be",
             'columns={"user": "COLUMN", "item": "COLUMN"}',
@@ -242,6 +247,12 @@ def test_what_is_wrong_is_told_in_words_of_python(arguments: dict[str, Any], say
     with pytest.raises(SemrecError) as told:
         Recommender.from_arrays(**{"vectors": VECTORS, "metadata": SONGS, **arguments})
     assert says in told.value.message and fix in str(told.value.fix) and "--" not in str(told.value)
+
+
+def test_a_field_of_numbers_is_no_vector() -> None:
+    places = [[float(n), 0.5] for n in range(COUNT)]
+    made = Recommender.from_arrays(VECTORS, {**SONGS, "place": places})
+    assert made.similar("s03", k=1)[0].as_dict()["place"] == places[int(nearest(UNIT[3], {3}, 1)[0][1:])]
 
 
 def test_what_nobody_likes_is_a_matter_of_the_configs_profile() -> None:

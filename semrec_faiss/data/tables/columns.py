@@ -121,6 +121,26 @@ def vector_column(name: str, schema: Any, given: str | None) -> tuple[str | None
     return chosen, (f"vectors: column {quoted(chosen)}, {why}",)
 
 
+def refuse_vectors(name: str, schema: Any, instead: str) -> None:
+    """Refuse a column that is called as vectors are where they are not taken from it: no field is meant by that.
+
+    Args:
+        name: the table, for messages.
+        schema: its columns.
+        instead: what is given instead.
+
+    Raises:
+        UsageError: there is such a column of lists or tensors of floats.
+    """
+    column = guessed("vector", [one.name for one in schema if is_vector(one.type)])
+    if column is not None:
+        raise UsageError(
+            f"{name} has vectors in the column {quoted(column)}, and {instead} is given; as a field of the titles they"
+            " would be in every answer",
+            fix=f"leave out the column, or {instead}; under another name the column is kept as a field",
+        )
+
+
 def is_vector(kind: Any, *, whole: bool = False) -> bool:
     """Whether a column of this Arrow type can hold vectors: lists or tensors of floats.
 

@@ -20,7 +20,7 @@ from semrec_faiss.data.folder.metadata_table import MetadataTable, checked_table
 from semrec_faiss.data.folder.npy import GrowingNpy
 from semrec_faiss.data.folder.recipe import Recipe
 from semrec_faiss.data.folder.relation import ParquetRelation, Relation
-from semrec_faiss.data.tables.columns import TABLE_PARTS, find_columns, is_text, vector_column
+from semrec_faiss.data.tables.columns import TABLE_PARTS, find_columns, is_text, refuse_vectors, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
@@ -185,8 +185,10 @@ def check_media(rows: Relation, recipe: Recipe, names: list[str], mistakes: Mist
 
 def _vectors_of(table: Table, wish: TableWish, beside: Path | None) -> tuple[str | None, tuple[str, ...]]:
     if wish.without_vectors:
+        refuse_vectors(table.name, table.schema, "--without-vectors")
         return None, (_WITHOUT_VECTORS,)
     if wish.vectors is not None:
+        refuse_vectors(table.name, table.schema, "--vectors")
         return None, ()
     chosen, notes = vector_column(table.name, table.schema, wish.vector)
     if chosen is not None and wish.vector is None and beside is not None:

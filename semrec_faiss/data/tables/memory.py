@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from semrec_faiss.arguments import array_of, path_of
-from semrec_faiss.data.tables.columns import is_vector, readable_schema, vector_column
+from semrec_faiss.data.tables.columns import is_vector, readable_schema, refuse_vectors, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
@@ -160,6 +160,7 @@ def titles_table(vectors: Any, metadata: Any, vector: str | None = None) -> tupl
         named = {"media_id": [f"row_{row}" for row in numbers], "title": [f"Vector {row}" for row in numbers]}
         return MemoryTable("the titles", pa.table(named | {VECTOR: column})), VECTOR
     table = _read(as_table(metadata, "metadata"))
+    refuse_vectors("metadata", table.schema, "vectors=")
     if table.num_rows != rows:
         raise UsageError(
             f"there are {rows:,} vectors, but {table.num_rows:,} rows of metadata",

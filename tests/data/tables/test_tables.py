@@ -381,6 +381,17 @@ def test_a_npy_beside_a_table_holds_its_vectors(tmp_path: Path) -> None:
     assert isinstance(refusal(tmp_path / "p.parquet", tmp_path / "no"), UsageError)
 
 
+def test_a_column_of_vectors_is_no_field_where_these_are_taken_from_elsewhere(tmp_path: Path) -> None:
+    pq.write_table(products(), tmp_path / "p.parquet")
+    np.save(tmp_path / "v.npy", vectors())
+    for option, wish in (("--vectors", {"vectors": tmp_path / "v.npy"}), ("--without-vectors", {"without_vectors": 1})):
+        error = refusal(tmp_path / "p.parquet", tmp_path / "no", **wish)
+        assert f"p.parquet has vectors in the column 'embedding', and {option} is given; as a field" in error.message
+        assert error.fix == f"leave out the column, or {option}; under another name the column is kept as a field"
+    pq.write_table(products().rename_columns({"embedding": "shape"}), tmp_path / "p.parquet")
+    assert imported(tmp_path / "p.parquet", tmp_path / "data", vectors=tmp_path / "v.npy").fields["shape"] == "FLOAT[]"
+
+
 def test_vectors_whose_dimensions_are_columns_are_told_for_what_they_are(tmp_path: Path) -> None:
     wide = {f"dim_{at}": column for at, column in enumerate(vectors(3).T)}
     pq.write_table(pa.table({"id": ["a", "b", "c"], "title": ["A", "B", "C"], **wide}), tmp_path / "wide.parquet")
