@@ -19,7 +19,7 @@ from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.likeness import VectorPart
 from semrec_faiss.search.living.living_index import LivingIndex
-from semrec_faiss.search.profile.taste import Taste, check_taste, taste_vector
+from semrec_faiss.search.profile.taste import Taste, said_once, taste_vector
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
 
@@ -201,9 +201,9 @@ class Recommender(LivingIndex):
             raise UsageError(f"the taste is {taste!r}", fix='for example: Taste(likes=["Alien (1979)"])')
         wanted, now = Wish.of(k, **wish), self._now
         profile = now.saved.config.profile
-        said, weights = zip(*taste.weights(profile), strict=True)
-        rows = [now.row_of(title) for title in said]
-        check_taste(taste, rows)
+        said = [(now.row_of(title), weight) for title, weight in taste.weights(profile)]
+        counts = [said[place] for place in said_once(taste, [row for row, _ in said])]
+        rows, weights = zip(*counts, strict=True)
         named = [record["title"] for record in now.titles.records(rows)]
         asked = {"taste": [dict(zip(named, weights, strict=True))]}
         vector, exclusions = taste_vector(now.index, rows, weights), Exclusions.of([rows])

@@ -244,17 +244,21 @@ def test_recommending_for_a_taste(recommender: Recommender, world: Any) -> None:
     assert allowed[answer.rows].all()
 
 
-def test_a_title_named_twice_counts_twice_and_is_left_out_once(recommender: Recommender, world: Any) -> None:
-    twice = recommender.recommend_for(Taste(likes=["Film 10", "m00010", "Film 20"]), 10)
-    mean = 2 * world.titles[10].astype(np.float64) + world.titles[20]
+def test_a_title_that_is_liked_or_disliked_twice_counts_once(recommender: Recommender, world: Any) -> None:
+    twice = recommender.recommend_for(
+        Taste(likes=["Film 10", "m00010", "Film 10", "Film 20"], dislikes=["m00030", "Film 30"], ratings={"m00040": 3}),
+        10,
+    )
+    mean = world.titles[[10, 20, 30, 40]].astype(np.float64).T @ [1, 1, -0.5, 0.5]
     truth = world.titles.astype(np.float64) @ (mean / np.linalg.norm(mean))
-    truth[[10, 20]] = -np.inf
-    assert twice.matching == len(world.titles) - 2
+    truth[[10, 20, 30, 40]] = -np.inf
+    assert twice.query == {"taste": {"Film 10": 1.0, "Film 20": 1.0, "Film 30": -0.5, "Film 40": 0.5}}
+    assert twice.matching == len(world.titles) - 4
     np.testing.assert_allclose(twice.scores, -np.sort(-truth)[:10], rtol=0, atol=1e-5)
 
 
 def test_a_title_rated_by_two_of_its_names_is_refused(recommender: Recommender) -> None:
-    with pytest.raises(UsageError, match="'Film 10' is rated twice"):
+    with pytest.raises(UsageError, match="'m00010' is rated twice"):
         recommender.recommend_for(Taste(likes=["Film 20"], ratings={"Film 10": 5, "m00010": 1, "Film 30": 2}))
     assert len(recommender.recommend_for(Taste(likes=["Film 10"], ratings={"m00010": 5}), 3)) == 3
 

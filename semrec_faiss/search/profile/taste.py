@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -75,26 +74,27 @@ class Taste:
         return weights
 
 
-def check_taste(taste: Taste, rows: Sequence[int]) -> None:
-    """Refuse a title that is liked and disliked, or rated twice, however it is called.
+def said_once(taste: Taste, rows: Sequence[int]) -> list[int]:
+    """Return the places of what counts: a title that is liked, or disliked, twice counts once, however it is called.
 
     Args:
         taste: what was said.
         rows: the titles' rows in the order of ``taste.weights()``.
 
     Raises:
-        UsageError: there is such a title.
+        UsageError: a title is liked and disliked, or rated twice.
     """
-    said = [*names_of(taste.likes, "likes"), *names_of(taste.dislikes, "dislikes")]
-    likes = len(said) - len(names_of(taste.dislikes, "dislikes"))
-    liked = set(rows[:likes])
-    both = [title for title, row in zip(said[likes:], rows[likes:], strict=False) if row in liked]
-    if both:
-        raise UsageError(f"{quoted(both[0])} is liked and disliked", fix="leave one of them out")
-    rated = Counter(rows[len(said) :])
-    again = [title for title, row in zip(taste.ratings, rows[len(said) :], strict=True) if rated[row] > 1]
-    if again:
-        raise UsageError(f"{quoted(again[0])} is rated twice", fix="leave one of them out")
+    said = [("liked", title) for title in names_of(taste.likes, "likes")]
+    said += [("disliked", title) for title in names_of(taste.dislikes, "dislikes")]
+    said += [("rated", title) for title in taste.ratings]
+    first = dict[tuple[str, int], int]()
+    for place, ((what, title), row) in enumerate(zip(said, rows, strict=True)):
+        if what == "disliked" and ("liked", row) in first:
+            raise UsageError(f"{quoted(title)} is liked and disliked", fix="leave one of them out")
+        if what == "rated" and (what, row) in first:
+            raise UsageError(f"{quoted(title)} is rated twice", fix="leave one of them out")
+        first.setdefault((what, row), place)
+    return list(first.values())
 
 
 def taste_vector(index: VectorIndex, rows: Sequence[int], weights: Sequence[float]) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from semrec_faiss.search.profile import profile_search
 from semrec_faiss.search.profile.interests import interest_vectors
 from semrec_faiss.search.profile.merging import merged
 from semrec_faiss.search.profile.profile_search import SEED, ProfileSearch
-from semrec_faiss.search.profile.taste import Taste, check_taste
+from semrec_faiss.search.profile.taste import Taste, said_once
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.wish import Wish
 
@@ -451,11 +451,11 @@ def test_many_likes_and_dislikes_are_not_each_held_against_all_others() -> None:
         __hash__ = int.__hash__
 
     names = [f"film_{number}" for number in range(400)]
-    check_taste(Taste(likes=names[:200], dislikes=names[200:]), [Row(number) for number in range(400)])
+    said_once(Taste(likes=names[:200], dislikes=names[200:]), [Row(number) for number in range(400)])
     assert compared < 400
     rows = [Row(7 if number == 300 else number) for number in range(400)]
     with pytest.raises(UsageError, match="'film_300' is liked and disliked"):
-        check_taste(Taste(likes=names[:200], dislikes=names[200:]), rows)
+        said_once(Taste(likes=names[:200], dislikes=names[200:]), rows)
 
 
 def test_settings_of_a_profile_count_in_an_index_without_one_also_where_they_are_the_defaults(tmp_path: Path) -> None:
