@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ def doctor(index: Path | None, as_json: bool) -> int:
 
     checks = diagnose() + ([] if index is None else diagnose_index(index))
     if as_json:
-        print_json({"checks": [check.as_dict() for check in checks]})
+        print_json({"checks": [asdict(check) for check in checks]})
     else:
         marks = {"ok": "✓", "missing": "–", "problem": "✗"}
         print_table(["", "", "", ""], [[marks[c.state], c.name, c.found, c.fix or ""] for c in checks], header=False)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from typing_extensions import Unpack
 
@@ -63,10 +62,6 @@ class MovieLensReport:
     blank_tags: int
     genome_titles: int | None
     embedding: EmbedReport | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return asdict(self)
 
 
 def convert_movielens(

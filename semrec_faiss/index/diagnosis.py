@@ -6,10 +6,10 @@ import os
 import platform
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -52,10 +52,6 @@ class Check:
     state: Literal["ok", "missing", "problem"]
     found: str
     fix: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the finding as JSON has it."""
-        return asdict(self)
 
 
 def diagnose() -> list[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,8 @@ def _import_table(
             progress=progress,
         )
     if as_json:
-        print_json({"folder": str(out), **made.as_dict()})
+        told = asdict(made)
+        print_json({"folder": str(out), **told.pop("table"), **told})
         return
     table = made.table
     for note in table.notes:
@@ -182,7 +184,7 @@ def _import_benchmark(
         if found.neighbors is not None:
             agreement = agreement_with(out, found.neighbors, normalize=imported.normalize, progress=progress)
     if as_json:
-        print_json({"folder": str(out), **imported.as_dict(), "agreement": agreement})
+        print_json({"folder": str(out), **asdict(imported), "agreement": agreement})
     else:
         click.echo(f"made {out}: {imported.titles} titles and {imported.users} users of {imported.dim} dimensions")
         if agreement is not None:
@@ -226,7 +228,7 @@ def export_files(folder: Path, out: Path, queries: int, count: int, seed: int, a
     with progress_bars() as progress:
         exported = export_folder(folder, out, queries=queries, k=count, seed=seed, progress=progress)
     if as_json:
-        print_json(exported.as_dict())
+        print_json(asdict(exported))
         return
     asked = "users" if exported.are_users else "titles"
     click.echo(
@@ -241,6 +243,6 @@ def _export_table(folder: Path, out: Path, as_json: bool) -> None:
     with progress_bars() as progress:
         exported = export_table(folder, out, progress)
     if as_json:
-        print_json(exported.as_dict())
+        print_json(asdict(exported))
         return
     click.echo(f"wrote {exported.file}: {exported.titles} titles with {', '.join(exported.columns)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,7 @@ def movielens(
             path, out, overwrite=overwrite, without_vectors=without_vectors, progress=progress, **embedding
         )
     if as_json:
-        print_json(report.as_dict())
+        print_json(asdict(report))
         return
     made = report.embedding
     genome = "" if report.genome_titles is None else f", {report.genome_titles} with genome tags"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def check_regression(baseline: Path, new: Path, tolerance: str, recall_tolerance
         print_json(
             {
                 "compared": len(found.pairs),
-                "regressions": [change.as_dict() for change in found.regressions],
+                "regressions": [asdict(change) for change in found.regressions],
                 "lost": found.lost,
                 "added": found.added,
             }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from semrec_faiss.data.demo import or_demos
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, METADATA_TABLE
@@ -32,11 +31,6 @@ class ImportedFolder:
     table: ImportedTable
     histories: ImportedHistories | None
     users: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        histories = None if self.histories is None else self.histories.as_dict()
-        return self.table.as_dict() | {"users": self.users, "histories": histories}
 
 
 def import_folder(

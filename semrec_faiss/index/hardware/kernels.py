@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -65,10 +65,6 @@ class Kernels:
     def is_older_than_processor(self) -> bool:
         """Whether the processor has AVX2 and FMA, and these do not use them."""
         return (self.architecture or "").lower() in _OLDER and processor_flags() >= _NEEDED
-
-    def as_dict(self) -> dict[str, str | None]:
-        """Return it as JSON has it."""
-        return asdict(self)
 
 
 class Blas:

@@ -32,10 +32,6 @@ class Regression:
     after: float | None
     limit: float
 
-    def as_dict(self) -> dict[str, str | float | None]:
-        """Return it as JSON has it."""
-        return dict(self.__dict__)
-
 
 @dataclass(frozen=True)
 class Comparison:

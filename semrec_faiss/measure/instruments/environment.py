@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -153,8 +153,7 @@ def blas_kernels() -> dict[str, Blas | None]:
     faiss_threads()  # loads FAISS where it is installed
     told = {library: kernels_of(library) for library in LIBRARIES}
     return {
-        library: None if kernels is None else Blas.model_validate(kernels.as_dict())
-        for library, kernels in told.items()
+        library: None if kernels is None else Blas.model_validate(asdict(kernels)) for library, kernels in told.items()
     }
 
 
