@@ -36,8 +36,8 @@ class WholeNumber(click.IntRange):
             meant = _in_digits(value)
             told = f"{quoted(value)} is not a whole number{_told_range(self)}."
             raise UnfitNumber(told, param, ctx, None if meant is None else _nearest(self, meant)) from error
-        if not _holds(self, number):
-            raise UnfitNumber(f"{number} is not a whole number{_told_range(self)}.", param, ctx, _nearest(self, number))
+        if (nearest := _nearest(self, number)) != number:
+            raise UnfitNumber(f"{number} is not a whole number{_told_range(self)}.", param, ctx, nearest)
         return number
 
     def _describe_range(self) -> str:
@@ -45,16 +45,8 @@ class WholeNumber(click.IntRange):
         return "" if self.min is None and self.max is None else super()._describe_range()
 
 
-def _holds(limits: click.IntRange | click.FloatRange, number: float) -> bool:
-    """Tell whether a number lies within limits, of which click would say 0<x<=1."""
-    least, most = limits.min, limits.max
-    if least is not None and (number < least or (limits.min_open and number == least)):
-        return False
-    return most is None or number <= most
-
-
 def _nearest(limits: click.IntRange | click.FloatRange, number: float) -> float | None:
-    """Return the number within limits that is nearest to one; None where there is no nearest, as above 0."""
+    """Return the number within limits that is nearest to one, itself if it is; None where none is, as above 0."""
     least, most = limits.min, limits.max
     if least is not None and (number < least or (limits.min_open and number == least)):
         return None if limits.min_open else least
@@ -94,8 +86,8 @@ class FiniteRange(click.FloatRange):
             raise UnfitNumber(f"{quoted(value)} is not a number{_told_range(self)}.", param, ctx) from error
         if not math.isfinite(number):
             raise UnfitNumber(f"{quoted(value)} is not a finite number.", param, ctx)
-        if not _holds(self, number):
-            raise UnfitNumber(f"{value} is not a number{_told_range(self)}.", param, ctx, _nearest(self, number))
+        if (nearest := _nearest(self, number)) != number:
+            raise UnfitNumber(f"{value} is not a number{_told_range(self)}.", param, ctx, nearest)
         return number
 
     def _describe_range(self) -> str:

@@ -67,6 +67,13 @@ def print_table(columns: list[str], rows: list[list[str]], *, right: tuple[int, 
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
+def print_listing(heading: str, rows: list[list[str]]) -> None:
+    """Print a heading and under it what it tells of, each with its reason; nothing where there is nothing."""
+    if rows:
+        click.echo(f"{heading}:")
+        print_table(["", ""], [[f"  {what}", reason] for what, reason in rows], header=False)
+
+
 def _plain(cell: str) -> Any:
     from rich.text import Text
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from semrec_faiss.arguments import did_you_mean
+from semrec_faiss.config.index_types import INDEX_TYPES
 from semrec_faiss.config.yaml_source import KeyPath, YamlSource
 from semrec_faiss.errors import quoted
 
@@ -21,12 +22,7 @@ _IN_YAML = {
 """What pydantic says in Python's words, by its kind of error."""
 
 
-def describe_all(
-    mistakes: Sequence[dict[str, Any]],
-    source: YamlSource,
-    root: type[BaseModel],
-    index_types: Mapping[str, type[BaseModel]],
-) -> list[str]:
+def describe_all(mistakes: Sequence[dict[str, Any]], source: YamlSource, root: type[BaseModel]) -> list[str]:
     """Say all of pydantic's errors; that a list is too short is none when its items are at fault."""
     places = [tuple(mistake["loc"]) for mistake in mistakes]
     told = [
@@ -34,14 +30,12 @@ def describe_all(
         for mistake, place in zip(mistakes, places, strict=True)
         if mistake["type"] != "too_short" or not any(other[: len(place)] == place != other for other in places)
     ]
-    return [_describe(mistake, source, root, index_types) for mistake in told]
+    return [_describe(mistake, source, root) for mistake in told]
 
 
-def _describe(
-    mistake: dict[str, Any], source: YamlSource, root: type[BaseModel], index_types: Mapping[str, type[BaseModel]]
-) -> str:
+def _describe(mistake: dict[str, Any], source: YamlSource, root: type[BaseModel]) -> str:
     """Say where one of pydantic's errors stands, which key it is about and what is wrong with it."""
-    model, key = _resolve(tuple(mistake["loc"]), source.values, root, index_types)
+    model, key = _resolve(tuple(mistake["loc"]), source.values, root)
     name, place = ".".join(map(str, key)), source.where(key)
     if mistake["type"] == "extra_forbidden":
         known = sorted(model.model_fields) if model else []
@@ -51,7 +45,7 @@ def _describe(
     if mistake["type"].startswith("union_tag"):
         given = mistake["input"]
         kind = given.get("type") if isinstance(given, dict) else given
-        types = [known for known in index_types if known != "factory"]
+        types = [known for known in INDEX_TYPES if known != "factory"]
         listing = f'{did_you_mean(kind, types)}known: {", ".join(types)}, or factory: "…"'
         return f"{source.where((*key, 'type'))}: unknown index type {quoted(kind)}; {listing}"
     message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
@@ -69,16 +63,14 @@ def _nested(key: KeyPath) -> str:
     return f"a file nests keys: `{': {'.join(steps)}: …{'}' * (len(steps) - 1)}`; "
 
 
-def _resolve(
-    loc: KeyPath, values: dict[str, Any], root: type[BaseModel], index_types: Mapping[str, type[BaseModel]]
-) -> tuple[type[BaseModel] | None, KeyPath]:
+def _resolve(loc: KeyPath, values: dict[str, Any], root: type[BaseModel]) -> tuple[type[BaseModel] | None, KeyPath]:
     """Follow pydantic's location to the model that holds its last key, leaving out the tags of unions."""
     model: type[BaseModel] | None = root
     holder: type[BaseModel] | None = root
     key: KeyPath = ()
     for step in loc:
-        if model is None and key == ("index",) and step in index_types:
-            model = index_types[str(step)]
+        if model is None and key == ("index",) and step in INDEX_TYPES:
+            model = INDEX_TYPES[str(step)]
             continue
         if model is None and not _has(values, (*key, step)):
             continue  # a branch of a union such as int | None

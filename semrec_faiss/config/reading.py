@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from semrec_faiss.arguments import names_of, path_of
-from semrec_faiss.config.index_types import INDEX_TYPES
 from semrec_faiss.config.mistakes import describe_all
 from semrec_faiss.config.schema import Config
 from semrec_faiss.config.yaml_source import YamlSource, refuse_huge_numbers
@@ -89,7 +88,7 @@ def validated(model: type[Model], source: YamlSource) -> Model:
     try:
         return model.model_validate(source.values)
     except ValidationError as error:
-        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, model, INDEX_TYPES)
+        mistakes = describe_all([dict(mistake) for mistake in error.errors()], source, model)
     raise mistakes_in(source, mistakes, fix=_other_kind(source, model))
 
 

@@ -99,7 +99,7 @@ def _import_table(
 
     if sum((vector is not None, vectors is not None, without_vectors)) > 1:
         raise UsageError("--vector, --vectors and --without-vectors exclude one another", fix="give one of them")
-    named = parse_map(maps, (*TABLE_PARTS, *HISTORY_PARTS))
+    named = parse_map(maps)
     wish = TableWish(_of(named, TABLE_PARTS), vector, vectors, without_vectors, parse_split(splits))
     history = _history_wish(_of(named, HISTORY_PARTS), users, interactions, time_unit, profile_changes(options))
     with progress_bars() as progress:

@@ -10,7 +10,16 @@ import click
 
 from semrec_faiss.cli.measure.live import Picture, live
 from semrec_faiss.cli.options import FilePath, json_option
-from semrec_faiss.cli.printing import as_duration, as_ms, as_size, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.printing import (
+    as_duration,
+    as_ms,
+    as_size,
+    print_json,
+    print_listing,
+    print_table,
+    progress_bars,
+    say,
+)
 from semrec_faiss.errors import UsageError
 from semrec_faiss.paths import as_typed
 
@@ -123,7 +132,7 @@ def _show_plan(plan: TrialsPlan, as_json: bool) -> None:
                     {"what": trial.what, "digest": trial.digest, "state": state, **_predicted(host, gpu)}
                     for trial, host, gpu, state in rows
                 ],
-                "invalid": _invalid(plan),
+                "invalid": [one.as_json() for one in plan.invalid],
                 "to_do": len(wanted),
                 "estimated_seconds": round(seconds, 1),
             }
@@ -155,14 +164,9 @@ def _predicted(host: int, gpu: int | None) -> dict[str, int | None]:
     return {"predicted_host_peak_bytes": host, "predicted_gpu_peak_bytes": gpu}
 
 
-def _invalid(plan: TrialsPlan) -> list[dict[str, str]]:
-    return [{"what": one.what, "reason": one.reason} for one in plan.invalid]
-
-
 def _print_invalid(plan: TrialsPlan) -> None:
-    if plan.invalid:
-        click.echo(f"{len(plan.invalid)} combinations cannot be measured:")
-        print_table(["", ""], [[f"  {one.what}", one.reason] for one in plan.invalid], header=False)
+    rows = [[one.what, one.reason] for one in plan.invalid]
+    print_listing(f"{len(rows)} combinations cannot be measured", rows)
 
 
 def _as_document(plan: TrialsPlan, outcome: Outcome) -> dict[str, Any]:
@@ -174,7 +178,7 @@ def _as_document(plan: TrialsPlan, outcome: Outcome) -> dict[str, Any]:
         "trials": [record.as_json() for record in outcome.records],
         "pruned": [{"what": what[digest], "reason": reason} for digest, reason in outcome.pruned.items()],
         "left_for_want_of_time": [trial.what for trial in outcome.left],
-        "invalid": _invalid(plan),
+        "invalid": [one.as_json() for one in plan.invalid],
     }
 
 
@@ -195,9 +199,11 @@ def _show_outcome(plan: TrialsPlan, outcome: Outcome) -> None:
             )
     what = {trial.digest: trial.what for trial in plan.trials}
     failed = [[record.label, record.reason] for record in outcome.records if record.status == "failed"]
-    _print_listing("failed", failed)
-    _print_listing("pruned", [[what[digest], reason] for digest, reason in outcome.pruned.items()])
-    _print_listing("left for want of time", [[trial.what, ""] for trial in outcome.left])
+    print_listing(f"{len(failed)} failed", failed)
+    print_listing(
+        f"{len(outcome.pruned)} pruned", [[what[digest], reason] for digest, reason in outcome.pruned.items()]
+    )
+    print_listing(f"{len(outcome.left)} left for want of time", [[trial.what, ""] for trial in outcome.left])
     _print_invalid(plan)
     click.echo(f"{len(plan.trials)} trials: {outcome.measured_now} done now, {len(outcome.records)} in all")
     _say_if_disturbed(measured)
@@ -211,12 +217,6 @@ def _say_if_disturbed(records: Sequence[Measured]) -> None:
             f"note: other programs kept up to {most:.1f} cores busy during {len(disturbed)} trials, whose times are"
             " longer for it; measure again with --rerun all when nothing else runs"
         )
-
-
-def _print_listing(name: str, rows: list[list[str]]) -> None:
-    if rows:
-        click.echo(f"{len(rows)} {name}:")
-        print_table(["", ""], [[f"  {what}", why] for what, why in rows], header=False)
 
 
 def _places(plan: TrialsPlan) -> list[Trial]:

@@ -9,7 +9,7 @@ import click
 
 from semrec_faiss.cli.measure.evaluate import print_evaluation
 from semrec_faiss.cli.measure.live import Picture, live
-from semrec_faiss.cli.printing import as_duration, print_json, print_table, progress_bars, say
+from semrec_faiss.cli.printing import as_duration, print_json, print_listing, print_table, progress_bars, say
 from semrec_faiss.paths import as_typed
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _show_plan(plan: EvaluationPlan, as_json: bool) -> None:
                     {"what": trial.what, "profile": trial.profile.model_dump(), "digest": trial.digest, "state": state}
                     for trial, state in zip(plan.trials, states, strict=True)
                 ],
-                "invalid": _invalid(plan),
+                "invalid": [one.as_json() for one in plan.invalid],
                 "to_do": len(left),
                 "estimated_seconds": None if seconds is None else round(seconds, 1),
             }
@@ -72,14 +72,9 @@ def _show_plan(plan: EvaluationPlan, as_json: bool) -> None:
     click.echo(f"{len(rows)} profiles, {len(left)} of them to do{took}")
 
 
-def _invalid(plan: EvaluationPlan) -> list[dict[str, str]]:
-    return [{"what": one.what, "reason": one.reason} for one in plan.invalid]
-
-
 def _print_invalid(plan: EvaluationPlan) -> None:
-    if plan.invalid:
-        click.echo(f"not tried, since another does the same ({len(plan.invalid)}):")
-        print_table(["", ""], [[f"  {one.what}", one.reason] for one in plan.invalid], header=False)
+    rows = [[one.what, one.reason] for one in plan.invalid]
+    print_listing(f"not tried, since another does the same ({len(rows)})", rows)
 
 
 def _as_document(plan: EvaluationPlan, outcome: EvaluationOutcome) -> dict[str, Any]:
@@ -89,7 +84,7 @@ def _as_document(plan: EvaluationPlan, outcome: EvaluationOutcome) -> dict[str, 
         "measured_now": outcome.measured_now,
         "trials": [record.as_json() for record in outcome.records],
         "left_for_want_of_time": [trial.what for trial in outcome.left],
-        "invalid": _invalid(plan),
+        "invalid": [one.as_json() for one in plan.invalid],
         "evaluation": None if outcome.document is None else outcome.document.as_json(),
     }
 
@@ -101,14 +96,10 @@ def _show_outcome(plan: EvaluationPlan, outcome: EvaluationOutcome) -> None:
             click.echo(f"{one.name}:")
         print_evaluation(one, by)
         click.echo(f"the same again: {one.command}\n")
-    failed = [record for record in outcome.records if record.status == "failed"]
-    if failed:
-        click.echo(f"{len(failed)} failed:")
-        rows = [[f"  {record.what}", record.reason] for record in failed]
-        print_table(["", ""], rows, header=False)
-    if outcome.left:
-        click.echo(f"{len(outcome.left)} left for want of time; the winner is chosen when none is:")
-        print_table([""], [[f"  {trial.what}"] for trial in outcome.left], header=False)
+    failed = [[record.what, record.reason] for record in outcome.records if record.status == "failed"]
+    print_listing(f"{len(failed)} failed", failed)
+    left = [[trial.what, ""] for trial in outcome.left]
+    print_listing(f"{len(left)} left for want of time; the winner is chosen when none is", left)
     _print_invalid(plan)
     click.echo(f"{len(plan.trials)} profiles: {outcome.measured_now} done now, {len(outcome.records)} in all")
 

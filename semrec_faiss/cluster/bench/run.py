@@ -33,6 +33,7 @@ from semrec_faiss.config.schema import Config
 from semrec_faiss.cores import usable_cores
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
+from semrec_faiss.measure.bench.record import SEED
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
@@ -64,7 +65,6 @@ class ClusterBench:
         gpus: as many for one process and, one each, for the shards; 0 for CPUs.
         k: titles a list.
         repeats: rounds.
-        seed: of the data.
     """
 
     titles: int = 100_000
@@ -75,7 +75,6 @@ class ClusterBench:
     gpus: int = 0
     k: int = 10
     repeats: int = 20
-    seed: int = 7
 
 
 def bench_cluster(plan: ClusterBench, address: str, progress: Progress = silent) -> ClusterResults:
@@ -83,9 +82,7 @@ def bench_cluster(plan: ClusterBench, address: str, progress: Progress = silent)
     load = load_average()
     with _joined(address, plan.gpus), tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        write_synthetic(
-            root / "data", titles=plan.titles, users=plan.users, dim=plan.dim, seed=plan.seed, progress=progress
-        )
+        write_synthetic(root / "data", titles=plan.titles, users=plan.users, dim=plan.dim, seed=SEED, progress=progress)
         build_index(_config(plan, root, "whole"), progress)
         started = time.perf_counter()
         build_shards(_config(plan, root, "sharded"), plan.shards, progress=progress)
@@ -108,7 +105,7 @@ def bench_cluster(plan: ClusterBench, address: str, progress: Progress = silent)
         device=device_name(whole.index.device),
         ray=load_ray().__version__,
         machines=machines,
-        settings=ClusterSettings(**asdict(plan)),
+        settings=ClusterSettings(**asdict(plan), seed=SEED),
         build_seconds=round(build_seconds, 3),
         shards=held,
         hop=hop,
@@ -156,7 +153,7 @@ def _of_one_process(plan: ClusterBench) -> tuple[str, ...]:
 
 
 def _queries(plan: ClusterBench, count: int) -> Any:
-    return np.random.default_rng(plan.seed).normal(size=(count, plan.dim)).astype(np.float32)
+    return np.random.default_rng(SEED).normal(size=(count, plan.dim)).astype(np.float32)
 
 
 def _hops(sharded: ClusterRecommender, plan: ClusterBench) -> dict[str, Hop]:
@@ -173,7 +170,7 @@ def _hops(sharded: ClusterRecommender, plan: ClusterBench) -> dict[str, Hop]:
 
 def _merges(parts: int, plan: ClusterBench) -> dict[str, Times]:
     """Time the merge of what so many shards give, for one query and for a thousand."""
-    random = np.random.default_rng(plan.seed)
+    random = np.random.default_rng(SEED)
     told = {}
     for queries in (1, 1000):
         found = [

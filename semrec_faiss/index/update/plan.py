@@ -195,7 +195,7 @@ def _titles(
     texts = texts_of(saved, folder.media_vectors)
     vectors = texts
     if texts is None and folder.media_vectors is not None:
-        vectors = _read_vectors(saved, folder.media_vectors, None)
+        vectors = _read_vectors(saved, folder.media_vectors)
     _check_embedding(saved, folder)
     count = None if vectors is None else len(vectors)
     catalog = Catalog.read(folder.metadata, expect_count=count, known=known, parts=parts_of(saved.generation))
@@ -270,9 +270,9 @@ def _said(record: Record) -> Record:
     return {name: value for name, value in record.items() if value is not None}
 
 
-def _read_vectors(saved: SavedIndex, path: Path, rows: int | None) -> Vectors:
+def _read_vectors(saved: SavedIndex, path: Path) -> Vectors:
     """Read vectors as the index compares them."""
-    mapped = open_vectors(path, expect_rows=rows, expect_dim=saved.generation.manifest.dim)
+    mapped = open_vectors(path, expect_dim=saved.generation.manifest.dim)
     vectors = read_float32(mapped, normalize=saved.config.index.normalize, path=path)
     check_products(vectors, 0, path)
     return vectors
@@ -309,7 +309,7 @@ def _users(saved: SavedIndex, folder: ChangeFolder, change: Change) -> Kind:
     dim = saved.generation.manifest.dim
     if folder.user_ids is None:
         return Kind((), _no_rows(), np.empty(0, np.bool_), _no_vectors(dim), removed, unknown)
-    given = None if folder.user_vectors is None else _read_vectors(saved, folder.user_vectors, None)
+    given = None if folder.user_vectors is None else _read_vectors(saved, folder.user_vectors)
     ids = read_user_ids(folder.user_ids, expect_count=None if given is None else len(given))
     rows = _user_rows(saved, ids)
     vectors = _mean_users(saved, folder.user_ids, len(ids)) if given is None else given

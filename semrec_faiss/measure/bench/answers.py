@@ -31,6 +31,7 @@ from semrec_faiss.measure.bench.answers_record import (
     Threads,
 )
 from semrec_faiss.measure.bench.every_user import every_user
+from semrec_faiss.measure.bench.record import SEED
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.host_memory import status_bytes
@@ -78,12 +79,10 @@ class AnswersBench:
     Attributes:
         questions: titles, and users, that are asked one by one.
         k: titles an answer.
-        seed: of the draw.
     """
 
     questions: int = 200
     k: int = 10
-    seed: int = 7
 
 
 def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progress = silent) -> AnswersResults:
@@ -93,7 +92,7 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
         UsageError: the index has fewer users or titles than are to be asked.
     """
     load, opened = load_average(), held_memory()
-    rng = np.random.default_rng(bench.seed)
+    rng = np.random.default_rng(SEED)
     users, titles = recommender.users, recommender.titles
     if min(users.count, titles.count) < bench.questions + WARMUP:
         raise UsageError(
@@ -124,7 +123,7 @@ def bench_answers(recommender: Recommender, bench: AnswersBench, progress: Progr
         load_average_at_start=load,
         device=device_name(recommender.index.device),
         index=AskedIndex(type=recommender.index.config.type, titles=titles.count, users=users.count),
-        settings=AnswersSettings(questions=bench.questions, k=bench.k, seed=bench.seed, batch=BATCH),
+        settings=AnswersSettings(questions=bench.questions, k=bench.k, seed=SEED, batch=BATCH),
         questions=questions,
         memory={"opened": opened, "asked": asked_all} if opened and asked_all else UNTOLD,
         batches=batches,

@@ -16,7 +16,7 @@ from semrec_faiss.config.schema import Config
 from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.subset import honours_selector
-from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.bench.record import SEED, BenchResults
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
@@ -51,7 +51,6 @@ class FilterBench:
         device: ``auto``, ``cpu`` or ``gpu``.
         titles: titles of the made-up data.
         dim: dimensions of its vectors.
-        seed: of the data, the masks and the queries.
         repeats: rounds of every comparison.
     """
 
@@ -59,7 +58,6 @@ class FilterBench:
     device: str = "auto"
     titles: int = 62_423
     dim: int = 384
-    seed: int = 7
     repeats: int = 5
 
 
@@ -142,7 +140,7 @@ def bench_filters(bench: FilterBench, progress: Progress = silent) -> FilterResu
     load = load_average()
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
-        write_synthetic(data, titles=bench.titles, users=0, dim=bench.dim, seed=bench.seed, progress=progress)
+        write_synthetic(data, titles=bench.titles, users=0, dim=bench.dim, seed=SEED, progress=progress)
         indexes = {kind: _open(bench, kind, data, Path(scratch) / kind, progress) for kind in bench.types}
         first = next(iter(indexes.values()))
         rows = [row for kind, one in indexes.items() for row in _strategies(one, kind, bench, progress)]
@@ -150,7 +148,7 @@ def bench_filters(bench: FilterBench, progress: Progress = silent) -> FilterResu
         return FilterResults(
             environment=stamp_of_this_run(),
             load_average_at_start=load,
-            data=MadeTitles(titles=bench.titles, dim=bench.dim, seed=bench.seed, k=K),
+            data=MadeTitles(titles=bench.titles, dim=bench.dim, seed=SEED, k=K),
             device=device_name(first.index.device),
             filters=[_filter_times(first, where, bench.repeats) for where in FILTERS],
             costs_ns=_costs(first, bench),
@@ -190,7 +188,7 @@ def _filter_times(recommender: Recommender, where: str, repeats: int) -> FilterT
 
 def _strategies(recommender: Recommender, kind: str, bench: FilterBench, progress: Progress) -> list[StrategyTimes]:
     """Time every strategy on random masks of each share, and set the planner's choice beside the fastest."""
-    random = np.random.default_rng(bench.seed)
+    random = np.random.default_rng(SEED)
     rows = []
     for share in SHARES:
         mask = random.random(recommender.index.count) < share
@@ -207,7 +205,7 @@ def _strategy_times(
     recommender: Recommender, restriction: Restriction, count: int, bench: FilterBench, what: str, progress: Progress
 ) -> dict[str, object]:
     index = recommender.index
-    queries = made_up_queries(index, count, bench.seed)
+    queries = made_up_queries(index, count, SEED)
     able = {"selector": honours_selector(index), "masked": index.fused is not None}
     names: list[Chosen] = [name for name in get_args(Chosen) if able.get(name, True)]
 
@@ -248,8 +246,8 @@ def _costs(recommender: Recommender, bench: FilterBench) -> ScanCosts:
     """Measure the coefficients of the planner on this machine, nanoseconds a vector component."""
     index = recommender.index
     components = index.count * index.dim
-    rows = np.flatnonzero(np.random.default_rng(bench.seed).random(index.count) < 0.1)
-    one, many = made_up_queries(index, 1, bench.seed), made_up_queries(index, 1000, bench.seed)
+    rows = np.flatnonzero(np.random.default_rng(SEED).random(index.count) < 0.1)
+    one, many = made_up_queries(index, 1, SEED), made_up_queries(index, 1000, SEED)
     mask = np.zeros(index.count, np.bool_)
     mask[rows] = True
     restriction = Restriction(index.count, mask, None, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from semrec_faiss.arrays import Rows
 from semrec_faiss.data.interactions.hybrid import LearnSettings, learn
 from semrec_faiss.data.interactions.profiles import user_vectors
 from semrec_faiss.data.users import History
-from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.bench.record import SEED, BenchResults
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
@@ -25,6 +25,7 @@ INTERACTIONS_A_USER = 154
 
 TASTES = 64
 DAY = 86_400
+SETTINGS = LearnSettings()
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,11 @@ class LearnBench:
         interactions: how many, from few to many; the last is predicted from those before it.
         titles: titles of the catalogue.
         dim: dimensions of their text vectors; 0: none.
-        seed: of the made-up data.
-        settings: how to learn.
     """
 
     interactions: tuple[int, ...] = (250_000, 1_000_000, 4_000_000)
     titles: int = 62_423
     dim: int = 384
-    seed: int = 7
-    settings: LearnSettings = field(default_factory=LearnSettings)
 
 
 class LearnRun(Part):
@@ -105,8 +102,8 @@ def bench_learn(bench: LearnBench, progress: Progress = silent) -> LearnResults:
         load_average_at_start=load,
         titles=bench.titles,
         text_dim=bench.dim,
-        settings=bench.settings,
-        seed=bench.seed,
+        settings=SETTINGS,
+        seed=SEED,
         runs=runs,
         prediction=predicted(runs) if len(runs) > 2 else few,
     )
@@ -178,18 +175,18 @@ def _line(at: list[int], values: list[float] | list[int], wanted: int) -> float:
 
 def _learned(bench: LearnBench) -> LearnRun:
     (interactions,) = bench.interactions
-    history = made_up_history(interactions, bench.titles, bench.seed)
-    random = np.random.default_rng(bench.seed)
+    history = made_up_history(interactions, bench.titles, SEED)
+    random = np.random.default_rng(SEED)
     falling = (1 / np.sqrt(1 + np.arange(bench.dim))).astype(np.float32)  # about a text model's spectrum
     texts = random.standard_normal((bench.titles, bench.dim), np.float32) * falling + np.float32(0.1)
     parts = (history.offsets, history.rows, history.ratings, history.timestamps, texts)
     data_bytes = sum(part.nbytes for part in parts if part is not None)
-    learn(made_up_history(2_000, 500, bench.seed), 500, bench.settings)  # imports are not learning
+    learn(made_up_history(2_000, 500, SEED), 500, SETTINGS)  # imports are not learning
     peak = HostPeak()
     started, cpu = time.perf_counter(), time.process_time()
-    vectors, _ = learn(history, texts if bench.dim else bench.titles, bench.settings)
+    vectors, _ = learn(history, texts if bench.dim else bench.titles, SETTINGS)
     learned, used = time.perf_counter(), time.process_time() - cpu
-    for _ in user_vectors(history, vectors, bench.settings.profile):
+    for _ in user_vectors(history, vectors, SETTINGS.profile):
         pass
     ended, held = time.perf_counter(), peak.added_bytes()
     return LearnRun(

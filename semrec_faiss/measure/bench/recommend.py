@@ -17,7 +17,7 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.hardware.device import gpu_count
 from semrec_faiss.measure.bench.beside_faiss import raw_search
-from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.bench.record import SEED, BenchResults
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
@@ -30,6 +30,7 @@ from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 
 K = 10
+GENRE = "Sci-Fi"
 RAW, ALL, RESTRICTED = "raw_faiss", "all_users", "all_users_unseen_one_genre"
 """``raw_faiss`` is the bare search of all users' vectors; of type fused on a GPU its own."""
 
@@ -48,8 +49,6 @@ class RecommendBench:
         users: its users.
         dim: dimensions of its vectors.
         seen: titles that a user has seen, on average.
-        genre: the filter of the restricted run.
-        seed: of the data.
         repeats: rounds.
     """
 
@@ -59,8 +58,6 @@ class RecommendBench:
     users: int = 119_743
     dim: int = 384
     seen: int = 100
-    genre: str = "Sci-Fi"
-    seed: int = 7
     repeats: int = 3
 
 
@@ -115,7 +112,7 @@ def bench_recommend(bench: RecommendBench, progress: Progress = silent) -> Recom
             titles=bench.titles,
             users=bench.users,
             dim=bench.dim,
-            seed=bench.seed,
+            seed=SEED,
             seen_per_user=bench.seen,
             progress=progress,
         )
@@ -125,7 +122,7 @@ def bench_recommend(bench: RecommendBench, progress: Progress = silent) -> Recom
         recommender = Recommender.open(output)
         with GpuMemoryWatch() as watch:
             timings, summaries = _take_turns(recommender, bench, Path(scratch), progress)
-        genre = recommender.searcher.selections.get(Filter(genres=(bench.genre,)))
+        genre = recommender.searcher.selections.get(Filter(genres=(GENRE,)))
     return RecommendResults.whole(
         environment=stamp_of_this_run(),
         load_average_at_start=load,
@@ -136,9 +133,9 @@ def bench_recommend(bench: RecommendBench, progress: Progress = silent) -> Recom
             users=bench.users,
             dim=bench.dim,
             seen_a_user=bench.seen,
-            genre=bench.genre,
+            genre=GENRE,
             titles_of_the_genre=0 if genre is None else len(genre.rows),
-            seed=bench.seed,
+            seed=SEED,
             k=K,
         ),
         times=_rows(timings, bench.users, {} if kind == "fused" else LIMITS),
@@ -174,7 +171,7 @@ def _take_turns(
         summaries[ALL] = export_all_users(recommender, scratch / "all.parquet", K, include_seen=True)
 
     def restricted() -> None:
-        where = Filter(genres=(bench.genre,))
+        where = Filter(genres=(GENRE,))
         summaries[RESTRICTED] = export_all_users(recommender, scratch / "restricted.parquet", K, where=where)
 
     work: dict[str, Callable[[], object]] = {RAW: raw, ALL: everything, RESTRICTED: restricted}

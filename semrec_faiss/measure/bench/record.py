@@ -7,6 +7,9 @@ from semrec_faiss.measure.documents.gaps import Document
 from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.documents.times import Times
 
+SEED = 7
+"""Of what benchmarks make up and draw."""
+
 
 class BenchResults(Document):
     """The results of a benchmark."""

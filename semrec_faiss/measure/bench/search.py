@@ -21,6 +21,7 @@ from semrec_faiss.measure.bench.beside_faiss import (
 )
 from semrec_faiss.measure.bench.footprint import memory_peaks, process_times
 from semrec_faiss.measure.bench.promises import PROMISED_DIM, PROMISED_TITLES, judge
+from semrec_faiss.measure.bench.record import SEED
 from semrec_faiss.measure.bench.search_record import (
     BatchCost,
     BatchLimit,
@@ -57,7 +58,6 @@ class SearchBench:
         titles: titles of the made-up data.
         users: its users.
         dim: dimensions of its vectors.
-        seed: of the data and the queries.
         repeats: rounds of a batch of 1,000; shorter batches get more, longer ones fewer.
     """
 
@@ -67,7 +67,6 @@ class SearchBench:
     titles: int = PROMISED_TITLES
     users: int = 119_743
     dim: int = PROMISED_DIM
-    seed: int = 7
     repeats: int = 20
 
 
@@ -83,7 +82,7 @@ def bench_search(bench: SearchBench, progress: Progress = silent) -> SearchResul
         with gpu_memory:
             path = bench.index or _build(bench, scratch, progress)
             recommender = Recommender.open(path, bench.settings if bench.index else ())
-        queries = made_up_queries(recommender.index, max(BATCHES), bench.seed)
+        queries = made_up_queries(recommender.index, max(BATCHES), SEED)
         k = min(K, recommender.index.count)
         rows = [batch_cost(recommender, queries[:count], k, bench.repeats, progress) for count in BATCHES]
         runs = min(MOST_PROCESS_RUNS, max(FEWEST_PROCESS_RUNS, bench.repeats))
@@ -122,7 +121,7 @@ def _build(bench: SearchBench, scratch: Path, progress: Progress) -> Path:
         titles=bench.titles,
         users=bench.users,
         dim=bench.dim,
-        seed=bench.seed,
+        seed=SEED,
         user_dtype="float64",
         progress=progress,
     )
@@ -137,7 +136,7 @@ def _data(bench: SearchBench, recommender: Recommender) -> SearchedData:
         users=recommender.saved.generation.manifest.users,
         dim=recommender.index.dim,
         made_by=given or "semrec dataset synth",
-        seed=given or bench.seed,
+        seed=given or SEED,
     )
 
 

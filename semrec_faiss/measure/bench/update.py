@@ -16,7 +16,7 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.index.build.run import build_index
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.update.writer import IndexWriter
-from semrec_faiss.measure.bench.record import BenchResults
+from semrec_faiss.measure.bench.record import SEED, BenchResults
 from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Count, Part, Share, Text
 from semrec_faiss.measure.documents.results import device_name
 from semrec_faiss.measure.documents.times import Times
@@ -30,6 +30,8 @@ MOST_SECONDS, MOST_SHARE, MOST_RATIO = 2.0, 0.01, 1.15
 
 BATCHES = (1, 100)
 K = 10
+APART = 0.1
+"""The share of new titles, and of removed ones, that searches are timed with."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,7 @@ class UpdateBench:
         device: where it is searched: ``auto``, ``cpu`` or ``gpu``.
         new, changed, removed: titles of one update.
         updates: how many are timed.
-        apart: the share of new titles, and of removed ones, that searches are timed with.
         repeats: rounds of searches.
-        seed: of the data.
     """
 
     titles: int = 1_000_000
@@ -56,9 +56,7 @@ class UpdateBench:
     changed: int = 300
     removed: int = 50
     updates: int = 5
-    apart: float = 0.1
     repeats: int = 20
-    seed: int = 7
 
 
 class UpdateRun(Part):
@@ -120,13 +118,13 @@ def bench_update(plan: UpdateBench, progress: Progress = silent) -> UpdateResult
     load = load_average()
     with tempfile.TemporaryDirectory() as scratch:
         data, output = Path(scratch) / "data", Path(scratch) / "index"
-        write_synthetic(data, titles=plan.titles, users=0, dim=plan.dim, seed=plan.seed, progress=progress)
+        write_synthetic(data, titles=plan.titles, users=0, dim=plan.dim, seed=SEED, progress=progress)
         paths = {"dataset": str(data), "output": str(output)}
         build_index(config_from_dict({"index": {"type": plan.index_type}, "device": plan.device} | paths), progress)
         base = Recommender.open(output)
         ids = base.catalog.all_media_ids().tolist()
         total = sum(entry.bytes for entry in base.saved.generation.manifest.files.values())
-        random = np.random.default_rng(plan.seed)
+        random = np.random.default_rng(SEED)
         updates = [_updated(output, base, ids, plan, number, random, progress) for number in range(plan.updates)]
         IndexDirectory(output).rollback()
         _change_much(output, base, ids, plan, random)
@@ -142,6 +140,8 @@ def bench_update(plan: UpdateBench, progress: Progress = silent) -> UpdateResult
         updates=updates,
         searches=searches,
         **{name: value for name, value in asdict(plan).items() if name not in ("device", "updates", "repeats")},
+        apart=APART,
+        seed=SEED,
     )
 
 
@@ -177,7 +177,7 @@ def _updated(
 
 
 def _change_much(index: Path, base: Recommender, ids: list[str], plan: UpdateBench, random: Any) -> None:
-    count = int(plan.apart * plan.titles)
+    count = int(APART * plan.titles)
     with IndexWriter(index, compact_at=None) as writer:
         writer.put_titles([_record(f"much-{at}") for at in range(count)], _vectors(base, count, random))
         writer.remove_titles(ids[row] for row in random.choice(len(ids), count, replace=False))

@@ -71,22 +71,19 @@ def chosen_users(recommender: Recommender, wanted: int | tuple[str, ...]) -> lis
     return [ids[row] for row in np.unique(np.linspace(0, len(ids) - 1, wanted).astype(np.int64))]
 
 
-def commonest_genres(
-    genres: Sequence[Sequence[str] | None], weights: Values | None = None, count: int = COMMONEST
-) -> list[str]:
-    """Return the genres that occur most often in a list of titles' genres; by name among equals.
+def commonest_genres(genres: Sequence[Sequence[str] | None], weights: Values | None = None) -> list[str]:
+    """Return the `COMMONEST` genres in a list of titles' genres; by name among equals.
 
     Args:
         genres: a list a title.
         weights: (titles,), what a title counts, 1 where not given; genres of no weight are left out.
-        count: how many genres.
     """
     weighed: defaultdict[str, float] = defaultdict(float)
     for of_title, weight in zip(genres, np.ones(len(genres)) if weights is None else weights, strict=True):
         for genre in set(of_title or ()):
             weighed[genre] += float(weight)
     ranked = sorted(weighed.items(), key=lambda item: (-item[1], item[0]))
-    return [genre for genre, weight in ranked[:count] if weight > 0]
+    return [genre for genre, weight in ranked[:COMMONEST] if weight > 0]
 
 
 def genre_alignment(own: Sequence[str], recommended: Sequence[Sequence[str] | None]) -> float | None:

@@ -19,6 +19,9 @@ from semrec_faiss.arrays import Rows, Scores, Values, Vectors
 TIE_TOLERANCE = 2e-6
 """Scores this near, in proportion from 1 up, are one: float32 sums of a few hundred products differ by less."""
 
+LEVEL = 0.95
+"""How often an interval holds the true mean."""
+
 GATHER_BYTES = 64 << 20
 """Vectors gathered at once while titles are scored."""
 
@@ -80,7 +83,7 @@ def recall_at_k(rows: Rows, scores: Scores, truth_scores: Scores, *, tolerance: 
         return np.asarray(np.where(size > 0, hits / np.maximum(size, 1), np.nan), dtype=np.float64)
 
 
-def ndcg_at_k(rows: Rows, scores: Scores, truth_scores: Scores, *, tolerance: float = TIE_TOLERANCE) -> Values:
+def ndcg_at_k(rows: Rows, scores: Scores, truth_scores: Scores) -> Values:
     """Return each query's normalised discounted cumulative gain against the exact list.
 
     Järvelin and Kekäläinen (2002) with linear gain: of n exact titles the best gains n, the next n - 1, … and a title
@@ -91,12 +94,11 @@ def ndcg_at_k(rows: Rows, scores: Scores, truth_scores: Scores, *, tolerance: fl
         rows: int64 (queries, k), what was found, best first; -1 where there is none.
         scores: float (queries, k), its exact scores.
         truth_scores: float (queries, k'), the exact list's, descending; -inf where fewer titles match.
-        tolerance: scores that differ by less tie.
 
     Returns:
         float64 (queries,); NaN for a query that no title matches.
     """
-    last, size, slack = _last_of_list(truth_scores, tolerance)
+    last, size, slack = _last_of_list(truth_scores, TIE_TOLERANCE)
     counts = (rows >= 0) & ~_repeats(rows) & (scores >= (last - slack)[:, None])
     gains = np.where(counts, _gains(scores, truth_scores, size, slack), 0.0)
     ideal = np.where(np.isfinite(truth_scores), _gains(truth_scores, truth_scores, size, slack), 0.0)
@@ -165,7 +167,7 @@ class Interval:
         return {"low": round(self.low, 6), "high": round(self.high, 6), "level": self.level, "method": self.method}
 
 
-def confidence_interval(values: Values, *, level: float = 0.95, seed: int = 0) -> Interval | None:
+def confidence_interval(values: Values, *, seed: int = 0) -> Interval | None:
     """Bound the mean of a share, such as recall, over all queries that might have been asked.
 
     Queries are what is drawn independently, not their k hits: Efron's percentile bootstrap over queries. Where all
@@ -173,7 +175,6 @@ def confidence_interval(values: Values, *, level: float = 0.95, seed: int = 0) -
 
     Args:
         values: float (queries,), each from 0 to 1; NaN is left out.
-        level: the interval's confidence.
         seed: of the resampling.
 
     Returns:
@@ -183,11 +184,11 @@ def confidence_interval(values: Values, *, level: float = 0.95, seed: int = 0) -
     if not len(known):
         return None
     if (known == 0).all() or (known == 1).all():
-        return wilson_interval(float(known.sum()), len(known), level=level)
-    return _bootstrap(known, level, seed)
+        return wilson_interval(float(known.sum()), len(known))
+    return _bootstrap(known, seed)
 
 
-def difference_interval(differences: Values, *, level: float = 0.95, seed: int = 0) -> Interval:
+def difference_interval(differences: Values, *, seed: int = 0) -> Interval:
     """Bound the mean of differences that are paired, such as one's less another's ndcg for each user.
 
     Efron's percentile bootstrap over the pairs. Where all differences are 0 so is the interval: two methods that answer
@@ -195,28 +196,27 @@ def difference_interval(differences: Values, *, level: float = 0.95, seed: int =
 
     Args:
         differences: float (queries,), at least one.
-        level: the interval's confidence.
         seed: of the resampling.
     """
-    return _bootstrap(differences, level, seed)
+    return _bootstrap(differences, seed)
 
 
-def _bootstrap(known: Values, level: float, seed: int) -> Interval:
+def _bootstrap(known: Values, seed: int) -> Interval:
     random = np.random.default_rng(seed)
     means = known[random.integers(0, len(known), (RESAMPLES, len(known)))].mean(axis=1)
-    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
-    return Interval(float(low), float(high), level, "bootstrap")
+    low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Interval(float(low), float(high), LEVEL, "bootstrap")
 
 
-def wilson_interval(successes: float, trials: int, *, level: float = 0.95) -> Interval:
+def wilson_interval(successes: float, trials: int) -> Interval:
     """Return Wilson's (1927) score interval of a proportion."""
     from statistics import NormalDist
 
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     share = successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half), level, "wilson")
+    return Interval(max(0.0, centre - half), min(1.0, centre + half), LEVEL, "wilson")
 
 
 def _last_of_list(truth_scores: Scores, tolerance: float) -> tuple[Values, Rows, Values]:

@@ -162,7 +162,7 @@ def _fault(mistake: SettingValues, values: SettingValues, source: _EntrySource) 
     if not place:  # pydantic's whole-config check: the type does not fit the device
         reason = mistake["msg"].removeprefix("Value error, ")
         return _Fault(None, reason, reason)
-    message = describe_all([mistake], source, Config, INDEX_TYPES)[0]
+    message = describe_all([mistake], source, Config)[0]
     if mistake["type"].startswith("union_tag"):
         kind = values["index"].get("type") if isinstance(values["index"], dict) else values["index"]
         return _Fault((("index", "type"), repr(kind)), message, message)

@@ -15,6 +15,7 @@ Row = dict[str, Any]
 
 BAR_STEP = 40
 ROW_STEP = 58
+PRICES = "at the prices of the costs file"
 
 
 def throughput_chart(rows: Sequence[Row], devices: Mapping[Kind, str]) -> Chart:
@@ -125,13 +126,12 @@ def memory_chart(rows: Sequence[Row]) -> Chart:
     return Chart("memory", drawn, "Memory predicted before anything was loaded, and measured.")
 
 
-def cost_chart(rows: Sequence[Row], currency: str, note: str) -> Chart:
+def cost_chart(rows: Sequence[Row], currency: str) -> Chart:
     """Draw the cost of a million queries by machine.
 
     Args:
         rows: ``name``, ``kind`` (cpu or gpu) and ``cost``.
         currency: of the costs.
-        note: whose prices they are.
     """
     alt = load_altair()
     names = [row["name"] for row in rows]
@@ -144,8 +144,8 @@ def cost_chart(rows: Sequence[Row], currency: str, note: str) -> Chart:
     tip = [alt.Tooltip("name:N", title="machine"), alt.Tooltip("cost:Q", format=",.3~g", title=f"{currency} a million")]
     bars = chart.mark_bar().encode(x=x, y=y, color=alt.Color("kind:N", legend=None, scale=scale), tooltip=tip)
     labels = chart.mark_text(align="left", dx=5).encode(x=x, y=y, text=alt.Text("cost:Q", format=",.2~g"))
-    drawn = titled(bars + labels, "Cost of a million queries on a machine that is always busy", note)
-    return Chart("cost", drawn, f"Cost of a million queries on a machine that is always busy, in {currency}; {note}.")
+    drawn = titled(bars + labels, "Cost of a million queries on a machine that is always busy", PRICES)
+    return Chart("cost", drawn, f"Cost of a million queries on a machine that is always busy, in {currency}; {PRICES}.")
 
 
 def _lines(

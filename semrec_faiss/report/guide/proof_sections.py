@@ -142,7 +142,7 @@ def cost_section(results: GuideResults) -> Section:
     blocks: list[Block] = [Text(" ".join(said), "plain" if other else "muted"), Table(columns, rows)]
     if not other:
         bars = [{"name": one.name, "kind": _kind(one.name), "cost": one.cost_a_million} for one in cost.machines]
-        blocks.insert(0, cost_chart(bars, currency, "at the prices of the costs file"))
+        blocks.insert(0, cost_chart(bars, currency))
     named = dict(zip((one.name for one in cost.machines), names, strict=True))
     pays: list[list[Value]] = [
         [named.get(one.name, one.name), _volume(one.monthly_queries)] for one in cost.break_even or ()

@@ -153,7 +153,7 @@ def crossings(records: Sequence[Measured]) -> list[Row]:
     return rows
 
 
-def best_of(records: Sequence[Measured], recall: float = ENOUGH) -> Measured | None:
-    """Return the fastest record that finds so much, None where none does."""
-    enough = [record for record in records if record.recall_or_0 >= recall]
+def best_of(records: Sequence[Measured]) -> Measured | None:
+    """Return the fastest record that finds `ENOUGH`, None where none does."""
+    enough = [record for record in records if record.recall_or_0 >= ENOUGH]
     return min(enough, key=lambda record: record.latency.p50_ms, default=None)

@@ -28,7 +28,7 @@ def test_the_number_after_the_longest_bar_has_room() -> None:
         [{"what": "CPU", "kind": kind, "mb": mb} for kind, mb in (("predicted", 50), ("measured", 4))]
     )
     assert ends_of(memory) == [0, pytest.approx(56)]
-    cost = cost_chart([{"name": "CPU", "kind": "cpu", "cost": 0.25}], "USD", "note")
+    cost = cost_chart([{"name": "CPU", "kind": "cpu", "cost": 0.25}], "USD")
     assert ends_of(cost) == [0, pytest.approx(0.28)]
 
 
@@ -51,6 +51,6 @@ def test_on_a_screen_of_any_width_the_number_is_within_the_picture(open_page: Ca
 def test_numbers_of_an_axis_are_written_out(open_page: Callable[..., Any]) -> None:
     """Once a fault: beside 2, 4, 6 and 8 stood 1e+1."""
     prices = [{"name": name, "kind": "cpu", "cost": cost} for name, cost in (("CPU", 8.2), ("two of them", 9.1))]
-    document = Document("x", "y", [Section("z", [cost_chart(prices, "USD", "note")])])
+    document = Document("x", "y", [Section("z", [cost_chart(prices, "USD")])])
     drawn = open_page(document).chart("cost")
     assert {">2<", ">8<", ">10<"} <= set(re.findall(r">[\d.,e+]+<", drawn))
