@@ -16,6 +16,7 @@ from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
 from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.data.folder.relation import ROW_NUMBER, ParquetRelation, Relation
+from semrec_faiss.data.folder.time_spans import refuse_time_spans
 from semrec_faiss.errors import DataError, quoted
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def inspect_table(
     What ``is_checked`` already is not looked through for mistakes again.
 
     Raises:
-        DataError: the first ten mistakes, each with row and column, or another number of rows than of vectors.
+        DataError: the first ten mistakes, each with row and column, or another number of rows than of vectors; columns
+            of types that no field has.
     """
     noted: list[str] = []
 
@@ -83,6 +85,7 @@ def inspect_table(
         noted.append(f"{path}: row {row + 1:,}, column {column}: {what}{also}")
 
     recipe, schema = read_recipe(path)
+    refuse_time_spans(path, schema)
     found, count = checked_table(
         ParquetRelation(path), recipe.with_parts(parts), schema.names, None if is_checked else note
     )

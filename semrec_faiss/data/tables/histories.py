@@ -15,6 +15,7 @@ from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_VECTORS, find_data_folder, open_vectors
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.folder.relation import ParquetRelation
+from semrec_faiss.data.folder.time_spans import refuse_time_spans
 from semrec_faiss.data.folder.vectors import read_float32
 from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors, warn_of_scale
 from semrec_faiss.data.tables.columns import HISTORY_PARTS, OF_ANY_TABLE, Columns, find_columns
@@ -161,6 +162,7 @@ def history_columns(
     ids = wish.titles_ids
     likely = {} if ids is None or ids.lower() in OF_ANY_TABLE else {"item": ids}
     found = find_columns(table.name, table.schema.names, given, parts, needed, likely)
+    refuse_time_spans(table.name, [table.schema.field(column) for column in found.by_part.values()])
     left = [name for name in table.schema.names if name not in found.by_part.values()]
     if not left:
         return found

@@ -20,6 +20,7 @@ from semrec_faiss.data.folder.metadata_table import MetadataTable, checked_table
 from semrec_faiss.data.folder.npy import GrowingNpy
 from semrec_faiss.data.folder.recipe import Recipe
 from semrec_faiss.data.folder.relation import ParquetRelation, Relation
+from semrec_faiss.data.folder.time_spans import refuse_time_spans
 from semrec_faiss.data.tables.columns import TABLE_PARTS, find_columns, is_text, refuse_vectors, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
@@ -161,7 +162,8 @@ class MediaPlan:
 
 
 def plan_media(table: Table, wish: TableWish, beside: Path | None = None) -> MediaPlan:
-    """Say what becomes of a table's columns; raises UsageError as `write_media`."""
+    """Say what becomes of a table's columns; raises UsageError, and DataError for types that are none of fields."""
+    refuse_time_spans(table.name, table.schema)
     chosen, notes = _vectors_of(table, wish, beside)
     names = [name for name in table.schema.names if name != chosen]
     columns = find_columns(table.name, names, wish.columns, TABLE_PARTS, _IDS)

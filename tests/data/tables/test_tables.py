@@ -184,7 +184,6 @@ def test_a_table_in_memory_has_the_fields_that_it_has_from_a_file(tmp_path: Path
     for name, column in {
         "seconds": pa.array(numbers, pa.timestamp("s")),
         "millis": pa.array(numbers, pa.timestamp("ms", "UTC")),
-        "span": pa.array(numbers, pa.duration("s")),
         "half": pa.array([n / 2 for n in numbers], pa.float16()),
         "day": pa.array([n * 86_400_000 for n in numbers], pa.date64()),
         "clock": pa.array(numbers, pa.time32("s")),
