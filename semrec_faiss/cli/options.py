@@ -225,3 +225,9 @@ def _rating(text: str) -> tuple[str, float]:
 results_option = click.option(
     "--out", default="results", show_default=True, type=FilePath(), help="Where the JSON goes."
 )
+
+time_unit_option = click.option(
+    "--time-unit",
+    type=click.Choice(["s", "ms", "us", "ns"]),
+    help="Unit of its times. [default: guessed from the values]",
+)

@@ -8,13 +8,16 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from semrec_faiss.cores import BUSY
 from semrec_faiss.progress import Progress
+
+if TYPE_CHECKING:
+    from semrec_faiss.data.tables.times import Times
 
 UNBOUNDED = 1 << 20
 """Columns of a table that does not go to a terminal, where what reads it takes a row for a line."""
@@ -28,6 +31,14 @@ LINE_SECONDS = 30.0
 def say(text: str) -> None:
     """Tell the person at the terminal something that is not the result."""
     click.echo(text, err=True)
+
+
+def say_what_was_guessed(notes: Sequence[str], times: Times | None) -> None:
+    """Tell how a table of what people did was read: its columns, and in which unit its times are."""
+    for note in notes:
+        say(f"note: {note}")
+    if times is not None:
+        say(f"note: times are {times.unit}: {times.first} to {times.last}")
 
 
 def say_if_disturbed(cores: float | None, what: str, again: str = "measure again when nothing else runs") -> None:

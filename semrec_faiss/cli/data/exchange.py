@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semrec_faiss.cli.numbers import WholeNumber
-from semrec_faiss.cli.options import FilePath, json_option, profile_changes, profile_options
-from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say
+from semrec_faiss.cli.options import FilePath, json_option, profile_changes, profile_options, time_unit_option
+from semrec_faiss.cli.printing import print_json, print_table, progress_bars, say, say_what_was_guessed
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,11 +36,7 @@ _BENCHMARKS = (".hdf5", ".h5", ".fbin", ".ibin", ".u8bin", ".i8bin")
 @click.option("--split", "splits", multiple=True, metavar="COLUMN=SEPARATOR", help="A text column that holds lists.")
 @click.option("--users", type=FilePath(), help="A table of user ids and their vectors.")
 @click.option("--interactions", type=FilePath(), help="A table of what people did; they become users of OUT.")
-@click.option(
-    "--time-unit",
-    type=click.Choice(["s", "ms", "us", "ns"]),
-    help="Unit of its times. [default: guessed from the values]",
-)
+@time_unit_option
 @profile_options
 @click.option("--queries", type=FilePath(), help="The .fbin of queries that goes with a .fbin.")
 @click.option("--neighbors", type=FilePath(), help="The .ibin of their nearest neighbours.")
@@ -99,7 +95,7 @@ def _import_table(
 
     if sum((vector is not None, vectors is not None, without_vectors)) > 1:
         raise UsageError("--vector, --vectors and --without-vectors exclude one another", fix="give one of them")
-    named = parse_map(maps)
+    named = parse_map(maps, (*TABLE_PARTS, *HISTORY_PARTS))
     wish = TableWish(_of(named, TABLE_PARTS), vector, vectors, without_vectors, parse_split(splits))
     history = _history_wish(_of(named, HISTORY_PARTS), users, interactions, time_unit, profile_changes(options))
     with progress_bars() as progress:
@@ -156,10 +152,7 @@ def _history_wish(
 
 
 def _print_histories(made: ImportedHistories, *, with_vectors: bool) -> None:
-    for note in made.notes:
-        say(f"note: {note}")
-    if made.times is not None:
-        say(f"note: times are {made.times.unit}: {made.times.first} to {made.times.last}")
+    say_what_was_guessed(made.notes, made.times)
     click.echo(f"{made.users} users of {made.interactions} interactions")
     if made.users_without_history:
         say(f"note: users without a title that counts: {made.users_without_history}; they will get popular titles")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,8 @@ import click
 from semrec_faiss.cli.index.id_lists import ids_in
 from semrec_faiss.cli.index.order import check_order
 from semrec_faiss.cli.numbers import FiniteRange
-from semrec_faiss.cli.options import FilePath, index_argument, json_option, ray_option
-from semrec_faiss.cli.printing import as_size, print_json, progress_bars
+from semrec_faiss.cli.options import FilePath, index_argument, json_option, ray_option, time_unit_option
+from semrec_faiss.cli.printing import as_size, print_json, progress_bars, say, say_what_was_guessed
 from semrec_faiss.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,25 +87,51 @@ def update(
     _change(index, change, compact_at, wait, ray, strict=strict, dry_run=dry_run, as_json=as_json)
 
 
-@click.command("append-seen", epilog="Example: semrec append-seen indexes/demo since.parquet")
+@click.command("append-seen", epilog="Example: semrec append-seen indexes/demo orders.csv --map item=sku")
 @index_argument
 @click.argument("file", type=_PATH)
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="PART=COLUMN",
+    help="Which column is user, item, rating or time (- for none). [default: guessed by names]",
+)
+@time_unit_option
 @_compact_option
 @_wait_option
 @_strict_option
 @ray_option
 @json_option
 def append_seen(
-    index: Path, file: Path, compact_at: float, wait: float, strict: bool, ray: str | None, as_json: bool
+    index: Path,
+    file: Path,
+    maps: tuple[str, ...],
+    time_unit: str | None,
+    compact_at: float,
+    wait: float,
+    strict: bool,
+    ray: str | None,
+    as_json: bool,
 ) -> None:
-    """Add to INDEX what its users have seen since: user_id, media_id, and rating and timestamp as it has them.
+    """Add to INDEX what its users have seen since: user, item, and rating and time as it has them.
 
-    FILE is Parquet, or a folder of its parts.
+    FILE is a table as `semrec dataset import` takes it: Parquet, Arrow IPC, CSV or JSON lines, or a folder of parts.
     """
+    from semrec_faiss.data.tables.columns import HISTORY_PARTS, parse_map
+    from semrec_faiss.data.tables.histories import HistoryWish
+    from semrec_faiss.data.tables.since import seen_since
     from semrec_faiss.index.update.plan import Change
 
     check_order(index, file)
-    _change(index, Change(seen=file), compact_at, wait, ray, strict=strict, dry_run=False, as_json=as_json)
+    wish = HistoryWish(parse_map(maps, HISTORY_PARTS), time_unit)
+    with ExitStack() as held:
+        with progress_bars() as progress:
+            since = held.enter_context(seen_since(file, wish, progress))
+        say_what_was_guessed(since.notes, since.times)
+        if since.incomplete_rows:
+            say(f"note: rows without a user or an item, which were left out: {since.incomplete_rows}")
+        _change(index, Change(seen=since.path), compact_at, wait, ray, strict=strict, dry_run=False, as_json=as_json)
 
 
 @click.command(epilog="Example: semrec compact indexes/demo")

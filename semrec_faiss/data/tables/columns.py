@@ -160,13 +160,12 @@ def is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def parse_map(assignments: Sequence[str]) -> dict[str, str]:
-    """Read ``PART=COLUMN`` as ``--map`` gives it.
+def parse_map(assignments: Sequence[str], parts: Sequence[str]) -> dict[str, str]:
+    """Read ``PART=COLUMN`` as ``--map`` gives it, of one of these parts.
 
     Raises:
         UsageError: one is of another form, or names an unknown part, or one twice.
     """
-    parts = (*TABLE_PARTS, *HISTORY_PARTS)
     found: dict[str, str] = {}
     for text in assignments:
         part, equals, column = text.partition("=")

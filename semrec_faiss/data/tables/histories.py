@@ -22,7 +22,7 @@ from semrec_faiss.data.tables.columns import HISTORY_PARTS, OF_ANY_TABLE, Column
 from semrec_faiss.data.tables.files import Table, open_table
 from semrec_faiss.data.tables.interactions import interactions
 from semrec_faiss.data.tables.mistakes import Mistakes
-from semrec_faiss.data.tables.source import find_files
+from semrec_faiss.data.tables.source import TableFiles, find_files
 from semrec_faiss.data.tables.times import TIME_UNITS, Times
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history
@@ -47,6 +47,8 @@ __all__ = [
     "default_profile",
     "history_columns",
     "import_histories",
+    "open_interactions",
+    "stage",
 ]
 
 
@@ -110,12 +112,17 @@ def import_histories(
         DataError: it cannot be read, no item is a title, or times or ratings are none.
     """
     files = find_files(source)
-    table = open_table(files)
-    if files.format in ("csv", "jsonl"):
-        found = history_columns(table, wish, _NEEDED, ())
-        table = open_table(files, list(found.by_part.values()))
-    made = write_histories(table, folder, wish, users=users, progress=progress)
+    made = write_histories(open_interactions(files, wish), folder, wish, users=users, progress=progress)
     return replace(made, notes=(*made.notes, *files.notes()))
+
+
+def open_interactions(files: TableFiles, wish: HistoryWish) -> Table:
+    """Open a table of interactions, whose ids are texts whatever they look like; raises as `open_table`."""
+    table = open_table(files)
+    if files.format not in ("csv", "jsonl"):
+        return table
+    found = history_columns(table, wish, _NEEDED, ())
+    return open_table(files, list(found.by_part.values()))
 
 
 def write_histories(
@@ -131,9 +138,7 @@ def write_histories(
     catalog = Catalog.read(find_data_folder(folder, need_vectors=False).metadata)
     (folder / "users").mkdir(exist_ok=True)
     raw = folder / "users" / "raw.parquet"
-    mistakes = Mistakes()
-    _stage(table, raw, columns.by_part, mistakes, progress)
-    mistakes.raise_all(table.name)
+    mistakes = stage(table, raw, columns.by_part, progress)
     with interactions(ParquetRelation(raw), table.name, mistakes.place, catalog, users, wish.time_unit) as found:
         found.write_seen(folder / SEEN)
         ids, counts, times = found.user_ids(), found.counts(), found.times
@@ -184,8 +189,13 @@ def _write_made_users(
     return _write_vectors(folder, ids, catalog, profile) if (folder / MEDIA_VECTORS).is_file() else 0
 
 
-def _stage(table: Table, raw: Path, parts: Mapping[str, str], mistakes: Mistakes, progress: Progress) -> None:
-    """Write the columns that are needed, under the names of their parts."""
+def stage(table: Table, raw: Path, parts: Mapping[str, str], progress: Progress) -> Mistakes:
+    """Write the columns that are needed, under the names of their parts; return what says where a row was.
+
+    Raises:
+        DataError: rows that cannot be read, the first ten with their place.
+    """
+    mistakes = Mistakes()
     names = list(parts)
     schema = pa.schema([pa.field(part, table.schema.field(parts[part]).type) for part in names])
     rows = 0
@@ -194,6 +204,8 @@ def _stage(table: Table, raw: Path, parts: Mapping[str, str], mistakes: Mistakes
             writer.write_batch(pa.RecordBatch.from_arrays([batch.column(parts[part]) for part in names], schema=schema))
             rows += batch.num_rows
             progress("reading histories", rows, rows)
+    mistakes.raise_all(table.name)
+    return mistakes
 
 
 def _write_vectors(folder: Path, ids: list[str], catalog: Catalog, profile: Profile) -> int:

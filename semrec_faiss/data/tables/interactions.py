@@ -33,7 +33,7 @@ def interactions(
     rows: Relation,
     name: str,
     place: Place,
-    catalog: Catalog,
+    catalog: Catalog | None,
     users: Sequence[str] | None,
     time_unit: str | None,
 ) -> Iterator[Interactions]:
@@ -43,7 +43,7 @@ def interactions(
         rows: the columns user and item, and rating and time where there are any.
         name: the table, for messages.
         place: says where a row of it is.
-        catalog: the titles.
+        catalog: the titles, of which some row has to name one; None: whoever takes the rows knows them.
         users: ids of those that count; None: everybody.
         time_unit: of the times; None where it is to be told from the values.
 
@@ -54,14 +54,15 @@ def interactions(
 
     try:
         with session() as connection:
-            connection.register("titles", {"id": catalog.all_media_ids()})
-            yield Interactions(connection, name, place, rows, users, time_unit)
+            if catalog is not None:
+                connection.register("titles", {"id": catalog.all_media_ids()})
+            yield Interactions(connection, name, place, rows, users, time_unit, knows_titles=catalog is not None)
     except (duckdb.Error, pa.ArrowException, UnicodeError) as error:
         raise DataError(f"{name} cannot be read: {first_line(error)}", fix="mend it, or map other columns") from error
 
 
 class Interactions:
-    """Rows of a connection that has a table ``titles`` of known ids beside them; use `interactions`.
+    """Rows of a connection that has a table ``titles`` of known ids beside them where that is said; use `interactions`.
 
     Attributes:
         times: in which unit times are; None without.
@@ -75,8 +76,11 @@ class Interactions:
         rows: Relation,
         users: Sequence[str] | None,
         unit: str | None,
+        *,
+        knows_titles: bool,
     ) -> None:
         self._connection = connection
+        self._knows_titles = knows_titles
         self._name = name
         self._place = place
         self._file = rows.sql(connection)
@@ -92,7 +96,8 @@ class Interactions:
             if found[part].startswith(("FLOAT", "DOUBLE")):
                 self._check_whole(part, 2**24 if found[part].startswith("FLOAT") else 2**53)
         self._ids = {part: _id_of(part, found[part]) for part in ("user", "item")}
-        self._complete = " AND ".join(f"{sql} IS NOT NULL AND {sql} <> ''" for sql in self._ids.values())
+        self._ids_given = " AND ".join(f"{sql} IS NOT NULL AND {sql} <> ''" for sql in self._ids.values())
+        self._complete = self._ids_given
         if users is not None:
             connection.register("people", {"id": np.array(users, dtype=object)})
             self._complete += f" AND {self._ids['user']} IN (SELECT id FROM people)"
@@ -144,14 +149,20 @@ class Interactions:
         """Say that no row names a title, or, where some do, that those are of nobody whose vector came along."""
         if not self._one(f"SELECT count(*) FROM {self._file}"):
             return DataError(f"{self._name} has no rows", fix="leave the interactions out")
-        titles = self._one(f"SELECT count(*) FROM {self._file} WHERE {self._known()}")
+        given = f"(FROM {self._file} WHERE {self._ids_given})"
+        if not self._one(f"SELECT count(*) FROM {given}"):
+            return DataError(
+                f"{self._name}: no row has both a user and an item",
+                fix="map the columns that hold them: --map user=COLUMN --map item=COLUMN",
+            )
+        titles = self._one(f"SELECT count(*) FROM {given} WHERE {self._known()}")
         part, what, table = ("user", "one of the users", "people") if titles else ("item", "a title", "titles")
         whose = "users'" if titles else "titles'"
         asked, known = (
             self._connection.execute(
                 f"SELECT DISTINCT {column} AS id FROM {rows} WHERE id IS NOT NULL ORDER BY id LIMIT 3"
             ).fetchall()
-            for column, rows in ((self._ids[part], self._file), ("id", table))
+            for column, rows in ((self._ids[part], given), ("id", table))
         )
         return DataError(
             f"{self._name}: no row names {what}; {part}s look like {', '.join(repr(one) for (one,) in asked)},"
@@ -192,7 +203,7 @@ class Interactions:
         return dict(zip(("known_rows", "unknown_rows", "unknown_items", "incomplete"), map(int, found), strict=True))
 
     def _known(self) -> str:
-        return f"coalesce({self._ids['item']} IN (SELECT id FROM titles), false)"
+        return f"coalesce({self._ids['item']} IN (SELECT id FROM titles), false)" if self._knows_titles else "true"
 
     def _rating(self) -> str:
         raw = f"nullif(trim({quoted_name('rating')}::VARCHAR), '')"

@@ -255,7 +255,9 @@ def _check_timestamps(saved: SavedIndex, found: SeenRows, path: Path) -> None:
     told, lacks = ("the index", path) if known else (path, "the index")
     raise DataError(
         f"{told} knows when titles were seen, and {lacks} does not",
-        fix="give every row a timestamp" if known else "leave the column timestamp out",
+        fix="give every row a timestamp"
+        if known
+        else "leave the column of times out, as semrec append-seen does with --map time=-",
     )
 
 

@@ -41,13 +41,8 @@ def test_a_file_of_another_kind_or_cut_off(tmp_path: Path, spoil: object, said: 
         assert (caught.value.message, bool(caught.value.fix)) == (f"{part} {said}", True)
 
 
-def test_append_seen_and_a_data_folder_say_what_they_take(tmp_path: Path, semrec: Semrec) -> None:
+def test_a_data_folder_says_what_it_takes(tmp_path: Path, semrec: Semrec) -> None:
     make_data_folder(tmp_path / "data", users=5)
-    semrec("build", "flat", "--dataset", tmp_path / "data", "--output", tmp_path / "index")
-    (tmp_path / "since.csv").write_bytes(CSV)
-    told = semrec("append-seen", tmp_path / "index", tmp_path / "since.csv")
-    assert (told.code, "since.csv is not a Parquet file: it begins with b'user_id" in told.err) == (3, True)
-    assert "fix: write it as Parquet" in told.err
     (tmp_path / "data/users/seen.parquet").write_bytes(CSV)
     told = semrec("dataset", "check", tmp_path / "data")
     assert (told.code, "seen.parquet is not a Parquet file: it begins" in told.err) == (3, True)
