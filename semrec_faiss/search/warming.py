@@ -10,11 +10,11 @@ from functools import partial
 
 import numpy as np
 
+from semrec_faiss.data.folder.database import quoted_text
 from semrec_faiss.errors import NotFoundError
 from semrec_faiss.index.fused.filters.known_filters import MOST_SHELVES_BYTES
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.batching.joined import MOST_TOGETHER
-from semrec_faiss.search.filters.filter import quote_escaped
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.searcher import HELD_AT
 from semrec_faiss.search.wish import Wish
@@ -138,7 +138,7 @@ def _of_filters(recommender: Recommender, k: int, *, kernels: bool) -> Iterator[
     for share in SHARES if kernels else SHARES[-1:]:
         if 2 * share * count * dim > MOST_SHELVES_BYTES:
             continue
-        where = f"media_id <= '{quote_escaped(ids[int(share * (len(ids) - 1))])}'"
+        where = f"media_id <= {quoted_text(ids[int(share * (len(ids) - 1))])}"
         wish, which = Wish.of(k, where=where), f"filtered to {100 * share:g}%"
         shelved, times = partial(_shelved, recommender, wish), TIMES_GPU if share == SHARES[-1] else 1
         for rows, vectors in batches:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arguments import names_of, text_of
+from semrec_faiss.data.folder.database import quoted_text
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.spelling import caseless
@@ -104,7 +105,7 @@ class Filter:
             clauses += [known.any_of([name]) for name in self.genres]
             if self.any_genres:
                 clauses.append(known.any_of(self.any_genres))
-            clauses += [f"NOT coalesce({known.any_of([name])}, false)" for name in self.not_genres]
+            clauses += [known.none_of(name) for name in self.not_genres]
         if self.years is not None:
             _need_field(catalog, "year")
             first, last = self.years
@@ -150,11 +151,6 @@ def _span(years: Any) -> tuple[int | None, int | None]:
     return first, last
 
 
-def quote_escaped(text: str) -> str:
-    """Double the quotes of a text, as SQL writes them inside a quoted one."""
-    return text.replace("'", "''")
-
-
 GENRES_NAMED = 40
 """The genres that an error names at most: a shop may have thousands of tags."""
 
@@ -176,10 +172,23 @@ class _Genres:
 
     def any_of(self, names: Sequence[str]) -> str:
         """Return the clause that holds for titles of at least one of these genres."""
-        found = [f"'{quote_escaped(spelling)}'" for name in names for spelling in self._all_spellings(name)]
+        found = [quoted_text(spelling) for name in names for spelling in self._all_spellings(name)]
         return (
             f"list_contains(genres, {found[0]})" if len(found) == 1 else f"list_has_any(genres, [{', '.join(found)}])"
         )
+
+    def none_of(self, name: str) -> str:
+        """Return the clause that holds for titles without a genre.
+
+        One that no title has is refused here, too, as a misspelt one would leave nothing out. Who leaves out genres
+        that come and go with the titles is told how.
+        """
+        try:
+            return f"NOT coalesce({self.any_of([name])}, false)"
+        except UsageError as error:
+            where = f"NOT coalesce({quoted_text(name)} IN genres, false)"
+            fix = f"{error.fix}; to leave it out as soon as a title has it: where {where}"
+            raise UsageError(error.message, fix=fix, candidates=error.candidates) from error
 
     def _all_spellings(self, name: str) -> list[str]:
         asked = caseless(name)

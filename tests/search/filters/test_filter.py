@@ -111,13 +111,24 @@ def test_an_unknown_genre_names_the_nearest(selections: Selections) -> None:
             selections.get(Filter(**{part: ("Drama", "scifi")}))
         assert caught.value.message == "no title has the genre 'scifi'"
         assert caught.value.candidates == ("Sci-Fi",)
-        assert caught.value.fix == (
-            "did you mean 'Sci-Fi'? genres: Comedy, Drama, Film-Noir, Rock 'n' Roll, Sci-Fi, 日本映画"
-        )
+        offered = "did you mean 'Sci-Fi'? genres: Comedy, Drama, Film-Noir, Rock 'n' Roll, Sci-Fi, 日本映画"
+        later = "; to leave it out as soon as a title has it: where NOT coalesce('scifi' IN genres, false)"
+        assert caught.value.fix == offered + later * (part == "not_genres")
     with pytest.raises(UsageError) as caught:
         selections.get(Filter(genres=("') OR true --",)))
     assert caught.value.message == 'no title has the genre "\') OR true --"'
     assert str(caught.value.fix).startswith("genres: ") and caught.value.candidates == ()
+
+
+@pytest.mark.parametrize("name", ["Kids' films", "Drama"])
+def test_a_genre_that_comes_and_goes_is_left_out_as_the_error_says(
+    world: Any, selections: Selections, name: str
+) -> None:
+    """Whoever leaves out what the last title with it takes along would be refused from then on."""
+    with pytest.raises(UsageError) as caught:
+        selections.get(Filter(not_genres="Kids' films"))
+    where = str(caught.value.fix).rpartition(": where ")[2].replace("Kids'' films", name.replace("'", "''"))
+    assert chosen(selections, where=where) == rows_where(world, lambda entry: name not in genres_of(entry))
 
 
 def test_of_thousands_of_tags_an_error_names_some(tmp_path: Path, index: VectorIndex) -> None:
