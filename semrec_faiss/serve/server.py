@@ -28,6 +28,7 @@ from semrec_faiss.serve.api.openapi import openapi_document
 from semrec_faiss.serve.asking.serving import Serving
 from semrec_faiss.serve.connection import IDLE_SECONDS, Connection
 from semrec_faiss.serve.keys import Keys
+from semrec_faiss.serve.log import end_stderr, set_up_log
 from semrec_faiss.serve.metrics import Metrics
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
@@ -218,12 +219,6 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def set_up_log(config: ServeConfig) -> None:
-    """Write the log to stderr, from the level on that the config says."""
-    logging.basicConfig(level="WARNING", format="%(levelname)s: %(message)s", stream=sys.stderr)
-    log.setLevel(config.log_level.upper())
-
-
 def run(config: ServeConfig, listening: Callable[[str], None], service: Service | None = None) -> None:
     """Serve with one process until a signal ends it.
 
@@ -253,7 +248,7 @@ def run(config: ServeConfig, listening: Callable[[str], None], service: Service 
         raise server.failure
     if not has_closed:
         log.warning("ending with work that nobody waits for, such as opening a generation")
-        logging.shutdown()
+        end_stderr()
         os._exit(0)  # or Python would wait for the thread
 
 

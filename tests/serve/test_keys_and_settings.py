@@ -17,7 +17,7 @@ from conftest import Semrec
 import semrec_faiss
 from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
 from semrec_faiss.serve.keys import Keys, add_key
-from semrec_faiss.serve.server import log, set_up_log
+from semrec_faiss.serve.log import log, set_up_log
 from semrec_faiss.serve.settings import ServeConfig, read_settings
 from tests.serve.conftest import build
 

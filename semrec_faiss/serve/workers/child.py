@@ -24,8 +24,9 @@ from semrec_faiss.errors import DeviceError, SemrecError
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.serve.api.handlers import HUNG_SECONDS
 from semrec_faiss.serve.asking.serving import Serving
+from semrec_faiss.serve.log import set_up_log, write_stderr_in_a_thread
 from semrec_faiss.serve.metrics import Metrics
-from semrec_faiss.serve.server import Service, run, set_up_log
+from semrec_faiss.serve.server import Service, run
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.tls import check_tls
@@ -67,6 +68,7 @@ def main() -> int:
     part = msgspec.json.decode(sys.stdin.buffer.readline(), type=Part)
     config = ServeConfig.model_validate_json(json.dumps(part.config))
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    write_stderr_in_a_thread()
     set_up_log(config)
     # Until the server drains instead; DuckDB makes an error of its own of what is raised amid a query of it.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

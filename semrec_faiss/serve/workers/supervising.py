@@ -24,6 +24,7 @@ from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.serve import server
 from semrec_faiss.serve.keys import Keys
+from semrec_faiss.serve.log import set_up_log, write_stderr_in_a_thread
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.tls import check_tls
@@ -40,6 +41,7 @@ MARGIN_SECONDS = 5.0
 
 def run(config: ServeConfig, listening: Callable[[str], None]) -> None:
     """Serve with as many processes as the config says until a signal ends it; see `server.run` for one."""
+    write_stderr_in_a_thread()
     check_tls(config)
     if config.workers == 1:
         server.run(config, listening)
@@ -73,7 +75,7 @@ class _Supervisor:
 
     def run(self) -> None:
         """Start everybody, and wait until all have ended."""
-        server.set_up_log(self._config)
+        set_up_log(self._config)
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, lambda *_: self._end())
         with contextlib.suppress(AttributeError):  # Windows has no SIGHUP
