@@ -46,7 +46,8 @@ def run_bench(
             measured.
         SemrecError: the benchmark's own.
     """
-    from semrec_faiss.storage import check_new_folder, one_run_into
+    from semrec_faiss.places import check_new_folder
+    from semrec_faiss.storage import one_run_into
 
     check_new_folder(out, "--out")
     with one_run_into(out):

@@ -28,13 +28,14 @@ from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.locks import only_writer
+from semrec_faiss.places import check_new_file
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.lists_file import ROW_GROUP, Counts, ListsFile, TitlesOf, how_made, read_block, write_block
 from semrec_faiss.search.living.living_index import LivingIndex
 from semrec_faiss.search.living.opened import not_open
 from semrec_faiss.search.profile.profile_search import changed_profile
 from semrec_faiss.search.wish import Wish, WishArguments
-from semrec_faiss.storage import check_new_file, flush_to_disk
+from semrec_faiss.storage import flush_to_disk
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -61,8 +61,9 @@ def compare(
     from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings
     from semrec_faiss.measure.guide.run import TESTS, GuideRun, run_guide
+    from semrec_faiss.places import check_new_file, check_new_folder
     from semrec_faiss.report.guide.files import results_path, save_comparison
-    from semrec_faiss.storage import check_new_file, check_new_folder, one_run_into
+    from semrec_faiss.storage import one_run_into
 
     check_new_folder(out, "--out")
     if trace is not None:

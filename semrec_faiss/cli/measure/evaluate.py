@@ -77,7 +77,8 @@ def evaluate(
     """
     from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
     from semrec_faiss.measure.evaluate.evaluator import check_metric
-    from semrec_faiss.storage import check_new_file, one_run_into
+    from semrec_faiss.places import check_new_file
+    from semrec_faiss.storage import one_run_into
 
     check_metric(by)
     if out is not None:

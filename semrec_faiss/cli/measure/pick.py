@@ -52,7 +52,7 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
     from semrec_faiss.measure.choose.pick import Wanted
     from semrec_faiss.measure.choose.pick import pick as choose
     from semrec_faiss.measure.trials.results import SweepResults
-    from semrec_faiss.storage import check_new_file
+    from semrec_faiss.places import check_new_file
 
     if out is not None:
         check_new_file(out, "--out")

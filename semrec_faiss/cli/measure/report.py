@@ -30,11 +30,11 @@ def report(results: Path | None, compare: tuple[Path, Path] | None, out: Path | 
     from semrec_faiss.measure.evaluate.results import EvaluationResults
     from semrec_faiss.measure.trials.kind import kind_of
     from semrec_faiss.measure.trials.results import SweepResults
+    from semrec_faiss.places import check_new_folder
     from semrec_faiss.report.evaluate.page import write_evaluation_report
     from semrec_faiss.report.page.html import html_page
     from semrec_faiss.report.sweep.page import write_report
     from semrec_faiss.report.sweep.two_sweeps import compare_document
-    from semrec_faiss.storage import check_new_folder
 
     if (results is None) == (compare is None):
         raise click.UsageError("give the results of one sweep, or --compare A B for two")

@@ -27,6 +27,7 @@ from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.shards import read_shards
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.locks import only_writer
+from semrec_faiss.places import check_new_folder
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.export import (
     BLOCK_USERS,
@@ -40,7 +41,7 @@ from semrec_faiss.search.lists_file import MANIFEST
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
-from semrec_faiss.storage import check_new_folder, move_over, new_file, save_json, sha256_of_file, sync_tree
+from semrec_faiss.storage import move_over, new_file, save_json, sha256_of_file, sync_tree
 
 _COUNTS = b"semrec"
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from semrec_faiss.arguments import is_whole
 from semrec_faiss.errors import UsageError
-from semrec_faiss.storage import check_new_folder, recover
+from semrec_faiss.places import check_new_folder
+from semrec_faiss.storage import recover
 
 
 def check_name(out: Path) -> None:

@@ -24,8 +24,9 @@ from semrec_faiss.data.tables.files import BATCH_ROWS
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.errors import DataError, StorageError
+from semrec_faiss.places import check_new_file
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import check_new_file, new_file, one_run_into
+from semrec_faiss.storage import new_file, one_run_into
 
 ENDINGS = (".parquet", ".arrow")
 _VECTOR = "vector"

@@ -31,8 +31,9 @@ from semrec_faiss.index.generations.manifest import (
     manifest_digest_line,
 )
 from semrec_faiss.paths import refuse_special
+from semrec_faiss.places import check_new_file, check_new_folder
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import CURRENT_NAME, check_new_file, check_new_folder, new_file, new_folder, one_run_into
+from semrec_faiss.storage import CURRENT_NAME, new_file, new_folder, one_run_into
 
 BUNDLE_NAME = "BUNDLE.json"
 ENDING = ".tar.zst"

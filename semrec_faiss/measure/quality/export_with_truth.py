@@ -16,8 +16,9 @@ from semrec_faiss.data.tables.source import promises_another
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.quality.metrics import exact_scores, mean_of, recall_at_k
 from semrec_faiss.measure.quality.truth import ExactNeighbours, exact_index
+from semrec_faiss.places import check_new_file, check_new_folder
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import check_new_file, check_new_folder, one_run_into
+from semrec_faiss.storage import one_run_into
 
 CHECKED_QUERIES = 200
 """Questions whose neighbours are compared after an import."""

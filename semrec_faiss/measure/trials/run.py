@@ -19,7 +19,7 @@ from semrec_faiss.measure.trials.kind import PLAN
 from semrec_faiss.measure.trials.ledger import Ledger, TrialRecord
 from semrec_faiss.measure.trials.plan_record import PlanRecord
 from semrec_faiss.measure.trials.results import read_whole, save_document
-from semrec_faiss.storage import check_new_folder
+from semrec_faiss.places import check_new_folder
 
 Rerun = Literal["none", "failed", "all"]
 

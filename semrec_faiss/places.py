@@ -1,0 +1,78 @@
+"""Whether something can be written where it is to go, asked before the work whose result it is."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from semrec_faiss.errors import StorageError, UsageError, quoted
+from semrec_faiss.storage import CURRENT_NAME
+
+
+def check_new_file(path: Path, option: str) -> None:
+    """Refuse a path that no file can be written to; a file that is there is none of these.
+
+    Args:
+        path: where the file is to go; folders on the way that are not there yet will be made.
+        option: what the path was given as, for the message.
+
+    Raises:
+        UsageError: it is a directory or a device, or lies under a file or in an index, or cannot be a name.
+        StorageError: the disk refuses.
+    """
+    fix = f"name another {option}"
+    with _explained(path, fix):
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory; {option} is the file to write", fix=f"{option} {path / 'NAME'}")
+        if path.exists() and not path.is_file():  # it would be replaced by a file
+            raise UsageError(f"{path} is neither a file nor a new name", fix=fix)
+        _refuse_indexes(path.absolute().parents[:2], path, fix)
+        _try_folder(path.parent, path, fix)
+
+
+def check_new_folder(path: Path, option: str) -> None:
+    """Refuse a path that no folder can be made at or written in; raises as `check_new_file` does."""
+    fix = f"name another {option}"
+    with _explained(path, fix):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file; {option} is a directory", fix=fix)
+        _refuse_indexes((path.absolute(), path.absolute().parent), path, fix)
+        _try_folder(path, path, fix)
+
+
+def _refuse_indexes(folders: Sequence[Path], path: Path, fix: str) -> None:
+    for folder in folders:
+        if (folder / CURRENT_NAME).is_file():
+            told = "is an index" if folder == path.absolute() else f"lies in the index {folder}"
+            raise UsageError(f"{path} {told}, whose files are its own", fix=fix)
+
+
+def _try_folder(folder: Path, path: Path, fix: str) -> None:
+    """Open a file without a name in the nearest folder that is there."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{path} cannot be made: {there} is a file", fix=fix)
+    with tempfile.TemporaryFile(dir=there):
+        pass
+
+
+@contextmanager
+def _explained(path: Path, fix: str) -> Iterator[None]:
+    """Turn what the system says about a path into an error with a fix."""
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # says what `Path.exists` keeps to itself
+        yield
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UsageError(f"{path} cannot be written: its links lead in a circle", fix=fix) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{quoted(str(path))} cannot be written: the name is too long", fix=fix) from error
+        raise StorageError(f"cannot write {path}: {error.strerror or error}", fix=fix) from error
+    except ValueError as error:
+        raise UsageError(f"{quoted(str(path))} cannot be written: {error}", fix=fix) from error
