@@ -7,20 +7,38 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from semrec_faiss.errors import StorageError, UsageError, quoted
 from semrec_faiss.storage import CURRENT_NAME
 
 
-def check_new_file(path: Path, option: str) -> None:
-    """Refuse a path that no file can be written to; a file that is there is none of these.
+class Content(NamedTuple):
+    """What a file holds, and how it begins: what begins otherwise is somebody else's, and is not replaced."""
+
+    told: str
+    begins: tuple[bytes, ...]
+
+
+PARQUET = Content("Parquet", (b"PAR1",))
+ARROW = Content("Arrow IPC", (b"ARROW1",))
+HDF5 = Content("HDF5", (b"\x89HDF",))
+BUNDLE = Content("a bundle", (b"\x28\xb5\x2f\xfd",))
+JSON = Content("a JSON object", (b"{",))
+CONFIG = Content("a config by semrec tune or semrec pick", (b"# By `semrec tune ", b"# Chosen by `semrec pick` "))
+
+
+def check_new_file(path: Path, option: str, content: Content) -> None:
+    """Refuse a path that no file can be written to; a file of the same content may be there, and an empty one.
 
     Args:
         path: where the file is to go; folders on the way that are not there yet will be made.
         option: what the path was given as, for the message.
+        content: what is to be written.
 
     Raises:
-        UsageError: it is a directory or a device, or lies under a file or in an index, or cannot be a name.
+        UsageError: it is a directory, a device or a file of something else, or lies under a file or in an index, or
+            cannot be a name.
         StorageError: the disk refuses.
     """
     fix = f"name another {option}"
@@ -31,6 +49,8 @@ def check_new_file(path: Path, option: str) -> None:
             raise UsageError(f"{path} is neither a file nor a new name", fix=fix)
         _refuse_indexes(path.absolute().parents[:2], path, fix)
         _try_folder(path.parent, path, fix)
+        if path.exists():
+            _refuse_another(path, content, fix)
 
 
 def check_new_folder(path: Path, option: str) -> None:
@@ -41,6 +61,13 @@ def check_new_folder(path: Path, option: str) -> None:
             raise UsageError(f"{path} is a file; {option} is a directory", fix=fix)
         _refuse_indexes((path.absolute(), path.absolute().parent), path, fix)
         _try_folder(path, path, fix)
+
+
+def _refuse_another(path: Path, content: Content, fix: str) -> None:
+    with path.open("rb") as file:
+        begin = file.read(max(map(len, content.begins)))
+    if begin and not begin.startswith(content.begins):
+        raise UsageError(f"{path} holds something else than {content.told}", fix=f"{fix}, or remove it")
 
 
 def _refuse_indexes(folders: Sequence[Path], path: Path, fix: str) -> None:

@@ -11,8 +11,15 @@ import pytest
 
 from semrec_faiss import places
 from semrec_faiss.errors import StorageError, UsageError
-from semrec_faiss.places import check_new_file, check_new_folder
+from semrec_faiss.places import ARROW, BUNDLE, CONFIG, HDF5, JSON, PARQUET, Content, check_new_folder
 from semrec_faiss.storage import new_file
+
+TEXT = Content("a text", (b"kept",))
+
+
+def check_new_file(path: Path, option: str) -> None:
+    """Ask for a file such as the fixture's."""
+    places.check_new_file(path, option, TEXT)
 
 
 @pytest.fixture
@@ -120,3 +127,29 @@ def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
         for path in (tmp_path / "circle", tmp_path / "circle" / "inside"):
             with pytest.raises(UsageError, match="links lead in a circle"):
                 check(path, "--out")
+
+
+BEGINS = {
+    PARQUET: b"PAR1...",
+    ARROW: b"ARROW1...",
+    HDF5: b"\x89HDF\r\n\x1a\n...",
+    BUNDLE: b"\x28\xb5\x2f\xfd...",
+    JSON: b"{}",
+    CONFIG: b"# By `semrec tune a.yaml",
+}
+
+
+@pytest.mark.parametrize("content", BEGINS, ids=lambda content: content.told)
+def test_a_file_of_something_else_is_not_replaced(tmp_path: Path, content: Content) -> None:
+    path = tmp_path / "mine"
+    for held in BEGINS.values():
+        path.write_bytes(held)
+        if held == BEGINS[content]:
+            places.check_new_file(path, "--out", content)
+            continue
+        with pytest.raises(UsageError, match=f"mine holds something else than {content.told}") as caught:
+            places.check_new_file(path, "--out", content)
+        assert caught.value.fix == "name another --out, or remove it"
+        assert path.read_bytes() == held
+    path.write_bytes(b"")
+    places.check_new_file(path, "--out", content)

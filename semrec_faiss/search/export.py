@@ -28,7 +28,7 @@ from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.locks import only_writer
-from semrec_faiss.places import check_new_file
+from semrec_faiss.places import PARQUET, Content, check_new_file
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.lists_file import ROW_GROUP, Counts, ListsFile, TitlesOf, how_made, read_block, write_block
 from semrec_faiss.search.living.living_index import LivingIndex
@@ -48,6 +48,8 @@ BLOCK_USERS = 4096
 MOST_WAITING = 2 * ROW_GROUP
 """Results that may wait to be encoded while more are searched, or two blocks: bounds the memory, and while one row
 group is encoded the next is searched."""
+
+_LISTS = Content("lists", PARQUET.begins)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def export_all_users(
             raise UsageError(f"{out} is not a regular file", fix="name a file, such as recs.parquet")
         if promises_another(out, "parquet"):
             raise UsageError(f"{out} promises another format; lists are written as Parquet", fix="end it in .parquet")
-        check_new_file(out, "--out")
+        check_new_file(out, "--out", _LISTS)
         out = out.resolve() if out.is_symlink() else out
         if out.exists() and out.stat().st_size and how_made(out) is None:
             raise UsageError(f"{out} holds something else than lists", fix="name another --out, or remove it")

@@ -284,12 +284,36 @@ def test_tune_finds_a_setting_and_writes_it(
     assert "is the least that finds 0.9" in ran.out
     nprobe = load_config(tmp_path / "tuned.yaml").index.search.nprobe
     assert f"index.search.nprobe={nprobe} is the least" in ran.out
+    again = semrec(
+        "tune", tmp_path / "tuned.yaml", "--recall", "0.9", "--titles", "30", "--out", tmp_path / "tuned.yaml"
+    )
+    assert again.code == 0, again.err
     slow = semrec("tune", config, "--recall", "0.9", "--titles", "30", "--p95-ms", "0", "--json")
     assert slow.code == 4
     assert json.loads(slow.out)["fits"] is False
     monkeypatch.setattr("semrec_faiss.measure.choose.as_config.new_file", _on_a_full_disk)
     full = semrec("tune", config, "--recall", "0.9", "--titles", "30", "--out", tmp_path / "b.yaml", "--json")
     assert (full.code, json.loads(full.out)["exit_code"]) == (8, 8)  # once a fault: its result was printed before
+
+
+def test_files_of_other_content_are_not_replaced(semrec: Semrec, place: Path, swept: Path, tmp_path: Path) -> None:
+    """Once a fault: a config with its owner's remarks, say, or whatever --out named by mistake, was gone."""
+    config = tmp_path / "mine.yaml"
+    config.write_text("# thought about for long\nindex: {type: hnsw}\n", encoding="utf-8")
+    films = place / "films"
+    for command, content in (
+        (("tune", config, "--dataset", films, "--recall", "0.5", "--out"), "a config by semrec tune or semrec pick"),
+        (("pick", swept, "--recall", "0.95", "--out"), "a config by semrec tune or semrec pick"),
+        (("evaluate", tmp_path / "index", "--out"), "a JSON object"),
+    ):
+        ran = semrec(*command, config)
+        assert (ran.code, ran.out) == (2, "")
+        told = f"error: {config} holds something else than {content}\n  fix: name another --out, or remove it\n"
+        assert ran.err == told
+    for name, content in (("mine.parquet", "Parquet"), ("mine.arrow", "Arrow IPC")):
+        config.rename(config := tmp_path / name)
+        assert f"{name} holds something else than {content}\n" in semrec("dataset", "export", films, config).err
+    assert config.read_text(encoding="utf-8").startswith("# thought")
 
 
 def _on_a_full_disk(path: Path) -> NoReturn:

@@ -61,13 +61,13 @@ def compare(
     from semrec_faiss.measure.documents.results import save_results
     from semrec_faiss.measure.guide.config import CompareSettings, Prices, load_settings
     from semrec_faiss.measure.guide.run import TESTS, GuideRun, run_guide
-    from semrec_faiss.places import check_new_file, check_new_folder
+    from semrec_faiss.places import JSON, check_new_file, check_new_folder
     from semrec_faiss.report.guide.files import results_path, save_comparison
     from semrec_faiss.storage import one_run_into
 
     check_new_folder(out, "--out")
     if trace is not None:
-        check_new_file(trace, "--profile")
+        check_new_file(trace, "--profile", JSON)
     of_questions = _of_questions(settings)
     questions = load_settings(CompareSettings, config, of_questions)
     questions = _with_options(questions, users, batches)

@@ -77,12 +77,12 @@ def evaluate(
     """
     from semrec_faiss.measure.evaluate.document import Evaluation, evaluate_index
     from semrec_faiss.measure.evaluate.evaluator import check_metric
-    from semrec_faiss.places import check_new_file
+    from semrec_faiss.places import JSON, check_new_file
     from semrec_faiss.storage import one_run_into
 
     check_metric(by)
     if out is not None:
-        check_new_file(out, "--out")
+        check_new_file(out, "--out", JSON)
     plan = Evaluation(index, settings, profile_changes(profile), held_out, liked, users, seed, strict)
     with nullcontext() if out is None else one_run_into(out):
         with progress_bars() as progress:

@@ -52,10 +52,10 @@ def pick(results: Path, out: Path | None, as_json: bool, **required: Any) -> int
     from semrec_faiss.measure.choose.pick import Wanted
     from semrec_faiss.measure.choose.pick import pick as choose
     from semrec_faiss.measure.trials.results import SweepResults
-    from semrec_faiss.places import check_new_file
+    from semrec_faiss.places import CONFIG, check_new_file
 
     if out is not None:
-        check_new_file(out, "--out")
+        check_new_file(out, "--out", CONFIG)
     found = SweepResults.read(results)
     choice = choose(found, Wanted(**required))
     lost = [trial for trial in found.missing if trial.pruned is None]

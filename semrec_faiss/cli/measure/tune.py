@@ -58,10 +58,10 @@ def tune(
     from semrec_faiss.measure.choose.tune import tune as search
     from semrec_faiss.measure.sweep.plan import data_ref
     from semrec_faiss.measure.trials.settings import query_settings
-    from semrec_faiss.places import check_new_file
+    from semrec_faiss.places import CONFIG, check_new_file
 
     if out is not None:
-        check_new_file(out, "--out")
+        check_new_file(out, "--out", CONFIG)
     loaded = load_config(config, settings)
     if dataset is not None:
         loaded = loaded.of(dataset)

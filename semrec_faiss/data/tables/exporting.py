@@ -24,7 +24,7 @@ from semrec_faiss.data.tables.files import BATCH_ROWS
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.table import TABLE
 from semrec_faiss.errors import DataError, StorageError
-from semrec_faiss.places import check_new_file
+from semrec_faiss.places import ARROW, PARQUET, check_new_file
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import new_file, one_run_into
 
@@ -63,7 +63,7 @@ def export_table(folder: Path, out: Path, progress: Progress = silent) -> Export
         DataError: it is inconsistent.
         UsageError, StorageError: ``out`` cannot be written.
     """
-    check_new_file(out, "OUT")
+    check_new_file(out, "OUT", PARQUET if out.suffix.lower() == ".parquet" else ARROW)
     data = find_data_folder(folder, need_vectors=False)
     vectors = open_vectors(data.media_vectors) if data.media_vectors.is_file() else None
     schema, vector, batches = _rows_of(data, vectors)

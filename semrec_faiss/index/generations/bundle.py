@@ -31,7 +31,7 @@ from semrec_faiss.index.generations.manifest import (
     manifest_digest_line,
 )
 from semrec_faiss.paths import refuse_special
-from semrec_faiss.places import check_new_file, check_new_folder
+from semrec_faiss.places import BUNDLE, check_new_file, check_new_folder
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import CURRENT_NAME, new_file, new_folder, one_run_into
 
@@ -87,7 +87,7 @@ def bundle_index(index: Path, out: Path, progress: Progress = silent) -> Bundle:
 
     if not out.name.endswith(ENDING):
         raise UsageError(f"{out} does not end in {ENDING}", fix=f"name it {out.name.split('.')[0]}{ENDING}")
-    check_new_file(out, "OUT")
+    check_new_file(out, "OUT", BUNDLE)
     generation = IndexDirectory(index).current()
     manifest = (generation.folder / MANIFEST_NAME).read_bytes()
     small = {MANIFEST_NAME: manifest, MANIFEST_DIGEST_NAME: manifest_digest_line(generation.ref.manifest_sha256)}

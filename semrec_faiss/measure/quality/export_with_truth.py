@@ -16,7 +16,7 @@ from semrec_faiss.data.tables.source import promises_another
 from semrec_faiss.errors import UsageError
 from semrec_faiss.measure.quality.metrics import exact_scores, mean_of, recall_at_k
 from semrec_faiss.measure.quality.truth import ExactNeighbours, exact_index
-from semrec_faiss.places import check_new_file, check_new_folder
+from semrec_faiss.places import HDF5, check_new_file, check_new_folder
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import one_run_into
 
@@ -103,7 +103,7 @@ def export_folder(
 def _check_place(out: Path) -> None:
     """Refuse what cannot be written, before minutes are spent on neighbours."""
     if is_hdf5(out):
-        check_new_file(out, "OUT")
+        check_new_file(out, "OUT", HDF5)
         return
     if promises_another(out):
         raise UsageError(
