@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,6 +112,11 @@ class ClusterRecommender(Recommender):
         connect(address)
         saved.start()
         return cls(saved, None, follow, with_users)
+
+    @staticmethod
+    def check(path: Path, settings: Sequence[str]) -> None:
+        """Refuse what opening refuses of an index and its settings, without a cluster; raises as `open` does."""
+        opened_front(path, settings)
 
     @property
     def shards(self) -> OpenShards:

@@ -20,7 +20,6 @@ import uvicorn
 from starlette.middleware.cors import CORSMiddleware
 
 from semrec_faiss.errors import SemrecError, UsageError
-from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.search.batching.batcher import Batcher
 from semrec_faiss.serve.api.app import App, Rules
 from semrec_faiss.serve.api.handlers import Handlers
@@ -61,17 +60,13 @@ class Service:
             serving: owns the generation in use, and says itself what is wrong with the index; None makes it.
 
         Raises:
-            NotFoundError: there is no index, or no file of keys.
-            DamagedIndexError: the index's manifest is not as it was written.
+            NotFoundError: there is no file of keys.
             ConfigError: the file of keys has mistakes.
+            SemrecError: the index cannot be served with these settings; see `Serving.check`.
         """
-        if serving is None:
-            IndexDirectory(config.index).current()
         self.config = config
         self.metrics = metrics or Metrics(Tallies())
-        self.serving = serving or Serving(
-            config.index, config.settings, Batcher(self.metrics.batch), _cluster_of(config)
-        )
+        self.serving = serving or _checked(config, self.metrics)
         self.handlers = Handlers(self.serving, config.limits, self.metrics, config.threads)
         self.metrics.watch(self.serving, lambda: self.handlers.waiting)
         rules = Rules(
@@ -115,6 +110,13 @@ class Service:
         self.app.write_log()
         self.handlers.close()
         self.serving.batcher.close()
+
+
+def _checked(config: ServeConfig, metrics: Metrics) -> Serving:
+    """Return what serves the index, once it is known that its settings can be."""
+    serving = Serving(config.index, config.settings, Batcher(metrics.batch), _cluster_of(config))
+    serving.check()
+    return serving
 
 
 def _cluster_of(config: ServeConfig) -> dict[str, Any] | None:

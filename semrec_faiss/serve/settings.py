@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from semrec_faiss.config.index_types import Settings
 from semrec_faiss.config.paths import LocalPath
 from semrec_faiss.config.reading import read_source, validated
-from semrec_faiss.errors import UsageError
+from semrec_faiss.errors import UsageError, quoted
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1 << 30, strict=True)]
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#A-Z]+|\*")
+
+
+def _is_origin(text: str) -> str:
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError(
+            f"{quoted(text)} is no origin as browsers name them, such as https://shop.example, in small letters and"
+            " without a path; '*' is every one"
+        )
+    return text
+
+
+Origin = Annotated[str, AfterValidator(_is_origin)]
 
 
 class Limits(Settings):
@@ -62,7 +78,7 @@ class ServeConfig(Settings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535, strict=True)] = 8080
     keys: LocalPath | None = None
-    cors: tuple[str, ...] = ()
+    cors: tuple[Origin, ...] = ()
     tls_certificate: LocalPath | None = None
     tls_key: LocalPath | None = None
     limits: Limits = Limits()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Semrec
+from conftest import Semrec, run_python
 
 import semrec_faiss
 from semrec_faiss.errors import ConfigError, NotFoundError, UsageError
@@ -191,6 +191,9 @@ def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
         ("index: a\ntls_key: b\n", "go together"),
         ("index: a\ncors: ['*']\n", "needs keys"),
         ("index: a\nlimits: 3\n", r"serve.yaml:2: limits"),
+        ("index: a\ncors: [shop.example]\n", r"serve.yaml:2: cors.0: 'shop.example' is no origin"),
+        ("index: a\ncors: ['https://shop.example/']\n", "is no origin"),
+        ("index: a\ncors: ['https://Shop.example']\n", "is no origin"),
     ],
 )
 def test_mistakes_are_told_as_in_every_config(text: str, said: str, tmp_path: Path) -> None:
@@ -220,6 +223,24 @@ def test_an_index_must_be_named_and_there(tmp_path: Path, semrec: Semrec) -> Non
     with pytest.raises(UsageError, match="no index is named"):
         read_settings(None, {})
     assert semrec("serve", tmp_path / "none").code == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (("--set", "index.search.nprobe=4"), 2, "unknown key 'index.search.nprobe'"),
+        (("--set", "dataset=x"), 2, "is fixed when the index is built"),
+        (("--set", "device.kind=gpu", "--set", "device.gpus=[99]"), 6, "GPU 99 was asked for"),
+        pytest.param(("--ray", "auto"), 2, "is not in shards", marks=pytest.mark.ray),
+    ],
+)
+def test_settings_that_the_index_cannot_be_served_with_are_told_before_it_listens(
+    flags: tuple[str, ...], code: int, said: str, index: Path
+) -> None:
+    ended = run_python("-m", "semrec_faiss", "serve", index, "--port", "0", *flags)
+    assert ended.returncode == code
+    assert ended.stderr.startswith("error: ") and said in ended.stderr
 
 
 def test_the_texts_to_run_it_by_agree_with_what_the_service_is_told(tmp_path: Path) -> None:

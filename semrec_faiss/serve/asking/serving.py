@@ -15,6 +15,7 @@ from typing import Any
 from semrec_faiss.errors import DeviceError, NotFoundError, SemrecError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.manifest import unreadable
+from semrec_faiss.index.hardware.device import choose_device
 from semrec_faiss.index.memory.room import lacking_room
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.verifying import verify_opened
@@ -98,6 +99,22 @@ class Serving:
     def waiting(self) -> int:
         """How many callers wait in threads for a search that has not begun."""
         return self.batcher.waiting
+
+    def check(self) -> None:
+        """Refuse settings that the index, or this machine, cannot be served with; titles and vectors are not opened.
+
+        Raises:
+            NotFoundError: there is no index.
+            DamagedIndexError: its manifest is not as it was written.
+            ConfigError: a setting is unknown or out of range.
+            UsageError: a setting cannot be set again; a cluster is named for an index of one piece, or none for shards.
+            DeviceError: a GPU is asked for and there is none.
+        """
+        if self._cluster is not None:
+            cluster_recommender().check(self.index, self._settings)
+            return
+        config = SavedIndex(self.index, self._settings).config
+        choose_device(config.device, config.index)
 
     def has_news(self) -> bool:
         """Tell whether CURRENT names another generation than that in use or that refused."""
