@@ -19,7 +19,7 @@ from semrec_faiss.search.answers.batch import Answers
 from semrec_faiss.search.explanation import Explanation, SimilarUser, explain, similar_users
 from semrec_faiss.search.likeness import VectorPart
 from semrec_faiss.search.living.living_index import LivingIndex
-from semrec_faiss.search.profile.taste import Taste, said_once, taste_vector
+from semrec_faiss.search.profile.taste import Taste, said_once, taste_vector, told_weights
 from semrec_faiss.search.restricted.found import TopK
 from semrec_faiss.search.wish import Wish, WishArguments
 
@@ -204,8 +204,7 @@ class Recommender(LivingIndex):
         said = [(now.row_of(title), weight) for title, weight in taste.weights(profile)]
         counts = [said[place] for place in said_once(taste, [row for row, _ in said])]
         rows, weights = zip(*counts, strict=True)
-        named = [record["title"] for record in now.titles.records(rows)]
-        asked = {"taste": [dict(zip(named, weights, strict=True))]}
+        asked = {"taste": [told_weights(now.titles.records(rows), weights)]}
         vector, exclusions = taste_vector(now.index, rows, weights), Exclusions.of([rows])
         started = time.perf_counter()
         if profile is None or profile.is_one_search:

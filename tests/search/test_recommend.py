@@ -263,6 +263,14 @@ def test_a_title_rated_by_two_of_its_names_is_refused(recommender: Recommender) 
     assert len(recommender.recommend_for(Taste(likes=["Film 10"], ratings={"m00010": 5}), 3)) == 3
 
 
+def test_a_taste_is_told_whole_also_of_titles_with_one_name() -> None:
+    """Once a fault: of two films called Emma one was told, and of a title that was liked and rated the rating."""
+    films = {"media_id": ["e1", "e2", "h"], "title": ["Emma (1996)", "Emma (1996)", "Heat (1995)"]}
+    made = Recommender.from_arrays(np.eye(3, dtype=np.float32), films)
+    answer = made.recommend_for(Taste(likes=["e1", "h"], dislikes="e2", ratings={"h": 3}), 1)
+    assert answer.query == {"taste": {"Emma (1996) [e1]": 1.0, "Heat (1995)": 1.5, "Emma (1996) [e2]": -0.5}}
+
+
 def test_an_unknown_title_in_a_taste(recommender: Recommender) -> None:
     for taste in (Taste(likes=["No such film"]), Taste(dislikes=["No such film"]), Taste(ratings={"No such film": 3})):
         with pytest.raises(NotFoundError):

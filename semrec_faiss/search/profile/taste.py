@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from semrec_faiss.arguments import Names, mapping_of, names_of, number_of
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
+from semrec_faiss.data.titles.titles import Record
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.vector_index import VectorIndex
@@ -95,6 +97,16 @@ def said_once(taste: Taste, rows: Sequence[int]) -> list[int]:
             raise UsageError(f"{quoted(title)} is rated twice", fix="leave one of them out")
         first.setdefault((what, row), place)
     return list(first.values())
+
+
+def told_weights(titles: Sequence[Record], weights: Sequence[float]) -> dict[str, float]:
+    """Return what titles weigh in all, by their names; of several with one name each has its media_id behind it."""
+    named = Counter(name for name, _ in {(one["title"], one["media_id"]) for one in titles})
+    told: dict[str, float] = {}
+    for one, weight in zip(titles, weights, strict=True):
+        name = str(one["title"]) if named[one["title"]] == 1 else f"{one['title']} [{one['media_id']}]"
+        told[name] = told.get(name, 0.0) + weight
+    return told
 
 
 def taste_vector(index: VectorIndex, rows: Sequence[int], weights: Sequence[float]) -> NDArray[np.float32]:
