@@ -8,7 +8,6 @@ import gc
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,7 +28,7 @@ import pytest
 from conftest import HANG_SECONDS, is_running, run_python, until
 from prometheus_client.parser import text_string_to_metric_families
 
-from semrec_faiss.errors import NotFoundError, StorageError, UsageError
+from semrec_faiss.errors import NotFoundError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.search.batching.asked import Asked
@@ -43,7 +42,7 @@ from semrec_faiss.serve.settings import read_settings
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.workers import frames
 from semrec_faiss.serve.workers.child import Part
-from semrec_faiss.serve.workers.doors import door_in, make_door_folder
+from semrec_faiss.serve.workers.doors import Doors, handed_over
 from semrec_faiss.serve.workers.hanging import MOST_LOOKS, Beats, beat_on
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
@@ -76,32 +75,15 @@ def owned(index: Path) -> Any:
 
 @contextlib.contextmanager
 def owning(index: Path) -> Iterator[tuple[DeviceOwner, RemoteDevice]]:
-    folder, door = make_door_folder(), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    door.bind(str(door_in(folder)))
-    door.listen()
-    batcher = Batcher()
+    doors, batcher = Doors(), Batcher()
     owner = DeviceOwner(index, ("device.kind=cpu",), batcher, threads=2)
-    threading.Thread(target=owner.serve, args=(door,), daemon=True).start()
-    device = RemoteDevice(door_in(folder))
+    connections = handed_over(doors.for_owner())
+    threading.Thread(target=owner.serve, args=(connections,), daemon=True).start()
+    device = RemoteDevice(doors.for_worker())
     yield owner, device
     device.close()
-    door.close()
+    doors.close()
     batcher.close()
-    shutil.rmtree(folder)
-
-
-def test_the_owner_listens_also_where_temporary_files_lie_deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a fault: a service with an owner did not begin, as the system takes no such path for a socket."""
-    deep = tmp_path / ("x" * 60) / ("y" * 60)
-    deep.mkdir(parents=True)
-    for place in (deep, tmp_path):
-        monkeypatch.setattr(tempfile, "tempdir", str(place))
-        folder = make_door_folder()
-        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as door:
-            door.bind(str(door_in(folder)))
-        assert folder.stat().st_mode & 0o777 == 0o700
-        shutil.rmtree(folder)
-    assert list(deep.iterdir()) == []
 
 
 def test_what_the_owner_finds_is_what_is_found_here(index: Path, owned: Any) -> None:
@@ -138,16 +120,11 @@ def no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
 
 
-def test_workers_that_search_themselves_do_without_temporary_files(index: Path, no_temporary_files: None) -> None:
+@pytest.mark.parametrize("owner", ["never", "always"])
+def test_workers_do_without_temporary_files(owner: str, index: Path, no_temporary_files: None) -> None:
     """Once a fault: "this is a mistake in semrec"; and of a disk that was full later, all workers fell by SIGBUS."""
-    supervisor = _Supervisor(read_settings(None, {"index": index, "port": 0, "workers": 2}), print)
-    supervisor._close()
-
-
-def test_an_owner_needs_temporary_files_and_says_so(index: Path, no_temporary_files: None) -> None:
-    settings = read_settings(None, {"index": index, "port": 0, "workers": 2, "owner": "always"})
-    with pytest.raises(StorageError, match="folder for temporary files: No such file or directory\nset TMPDIR"):
-        _Supervisor(settings, print)
+    settings = read_settings(None, {"index": index, "port": 0, "workers": 2, "owner": owner})
+    _Supervisor(settings, print)._close()
 
 
 def test_all_that_is_counted_in_is_there_from_the_start() -> None:
@@ -337,8 +314,9 @@ def test_a_worker_that_does_not_read_holds_up_no_other(index: Path, owned: Any) 
     owner, device = owned
     here = Recommender.open(index)
     asked = Asked(here.searcher, here.index.vectors(list(range(300))), Wish(300), None)
-    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as other:
-        other.connect(str(device._connection.getpeername()))
+    other, owners = socket.socketpair()
+    with other:
+        threading.Thread(target=owner.serve, args=([owners],), daemon=True).start()
         frames.send(other, frames.Open(0, "gen-000001"))
         assert frames.message_for_worker(other) == frames.Done(0)
         for number in range(1, 4):  # each answer is larger than what lies between the two
@@ -568,17 +546,17 @@ def test_who_falls_before_it_answers_is_started_again_ever_later() -> None:
 
 
 @pytest.mark.slow
-def test_who_begins_while_the_supervisor_falls_ends_without_a_traceback(index: Path, tmp_path: Path) -> None:
-    told, device = tempfile.TemporaryFile(), str(tmp_path / "device")  # noqa: SIM115 - closed below
-    with told, Tallies.new_file(2) as counts:
+def test_who_begins_while_the_supervisor_falls_ends_without_a_traceback(index: Path) -> None:
+    doors = Doors()
+    with tempfile.TemporaryFile() as told, Tallies.new_file(2) as counts, doors.for_owner() as door:
         config = read_settings(None, {"index": index}).model_dump(mode="json")
-        told.write(msgspec.json.encode(Part(config, 1, 2, counts.fileno(), device, True)) + b"\n")
+        told.write(msgspec.json.encode(Part(config, 1, 2, counts.fileno(), door.fileno(), True)) + b"\n")
         told.seek(0)
         reads, writes = os.pipe()
         os.close(reads)  # and nobody hears what it says
         command = [sys.executable, "-m", "semrec_faiss.serve.workers.child"]
         pipes = {"stdin": told, "stdout": writes, "stderr": subprocess.PIPE}
-        ended = subprocess.run(command, **pipes, timeout=HANG_SECONDS, pass_fds=[counts.fileno()])
+        ended = subprocess.run(command, **pipes, timeout=HANG_SECONDS, pass_fds=[counts.fileno(), door.fileno()])
         os.close(writes)
     assert b"Traceback" not in ended.stderr, ended.stderr.decode()
 

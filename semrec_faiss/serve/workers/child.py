@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,6 +29,7 @@ from semrec_faiss.serve.server import Service, run
 from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.tls import check_tls
+from semrec_faiss.serve.workers.doors import handed_over
 from semrec_faiss.serve.workers.hanging import beat, beat_on
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
@@ -48,7 +48,8 @@ class Part(msgspec.Struct):
         number: which of ``processes`` it is.
         processes: workers, and the owner of the device where there is one, which is the last.
         counts: a file of as many numbers for each, open already.
-        device: where the owner listens; None where each worker searches by itself.
+        device: a file, open already: a connection to the owner, or by what the owner is handed its own; None where each
+            worker searches by itself.
         is_owner: whether it is that.
         joins: the generation that other workers answer from; None for the first.
     """
@@ -57,7 +58,7 @@ class Part(msgspec.Struct):
     number: int
     processes: int
     counts: int
-    device: str | None
+    device: int | None
     is_owner: bool
     joins: str | None = None
 
@@ -93,7 +94,7 @@ def _work(part: Part, config: ServeConfig, say: Say) -> None:
     if part.device is None:
         serving = Serving(config.index, config.settings, Batcher(metrics.batch))
     else:
-        serving = RemoteServing(config.index, config.settings, RemoteDevice(Path(part.device)))
+        serving = RemoteServing(config.index, config.settings, RemoteDevice(socket.socket(fileno=part.device)))
     service = Service(config, metrics, serving)
     service.handlers.after_reload = lambda: os.kill(os.getppid(), signal.SIGHUP)  # and so the other workers
     serving.after_taking = lambda name: say({"serving": name})
@@ -122,16 +123,15 @@ def _load(serving: Serving, joins: str | None) -> None:
 
 def _own(part: Part, config: ServeConfig, say: Say) -> None:
     assert part.device is not None
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    door.bind(part.device)
-    door.listen(part.processes)
-    say({"listening": part.device})
+    say({"listening": "workers"})
     tallies = _tallies(part)
     batcher = Batcher(Metrics(tallies).batch)
     longest = config.limits.deadline_ms / 1e3 + HUNG_SECONDS
     beats = threading.Thread(target=beat_on, args=(tallies, lambda: batcher.seconds_searching > longest), daemon=True)
     beats.start()
-    DeviceOwner(config.index, config.settings, batcher, config.threads).serve(door)
+    DeviceOwner(config.index, config.settings, batcher, config.threads).serve(
+        handed_over(socket.socket(fileno=part.device))
+    )
 
 
 def _tallies(part: Part) -> Tallies:

@@ -1,36 +1,42 @@
-"""Where the owner of the device listens to the workers: a socket in a folder of their own."""
+"""How workers reach the owner of the device: by pairs of sockets without a name, of which the owner is handed one end.
+
+Nothing of them is on a disk, where it would stay after a supervisor that was killed, and nobody else can connect.
+"""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
-
-from semrec_faiss.errors import StorageError
-
-LONGEST_BYTES = 100
-"""Of a socket's path: systems take 104 to 108, and the folder for temporary files may have a long one."""
+import contextlib
+import socket
+from collections.abc import Iterator
 
 
-def make_door_folder() -> Path:
-    """Make an empty folder that only this user may enter, where the path of a socket is short enough.
+class Doors:
+    """The supervisor's side."""
 
-    Raises:
-        StorageError: no folder for temporary files can be written to.
-    """
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="semrec-"))
-        if len(os.fsencode(door_in(folder))) > LONGEST_BYTES:
-            folder.rmdir()
-            folder = Path(tempfile.mkdtemp(prefix="semrec-", dir="/tmp"))
-    except OSError as error:
-        raise StorageError(
-            f"the workers' socket needs a folder for temporary files: {error.strerror or error}",
-            fix="set TMPDIR to a folder that can be written to",
-        ) from error
-    return folder
+    def __init__(self) -> None:
+        self._ours, self._owners = socket.socketpair()
+
+    def for_owner(self) -> socket.socket:
+        """Return by what the owner is handed its connections, to be closed here once it has it."""
+        return self._owners
+
+    def for_worker(self) -> socket.socket:
+        """Return a worker's end of a new connection, to be closed here once it has it; the owner gets the other."""
+        workers, owners = socket.socketpair()
+        with owners, contextlib.suppress(OSError):  # the owner is gone, which the worker will see
+            socket.send_fds(self._ours, [b"."], [owners.fileno()])
+        return workers
+
+    def close(self) -> None:
+        """Hand over no more."""
+        self._ours.close()
+        self._owners.close()
 
 
-def door_in(folder: Path) -> Path:
-    """Return the path of the socket in such a folder."""
-    return folder / "device"
+def handed_over(door: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections that the owner is handed, until the supervisor is gone."""
+    while True:
+        told, files, *_ = socket.recv_fds(door, 1, 1)
+        if not told:
+            return
+        yield from (socket.socket(fileno=file) for file in files)

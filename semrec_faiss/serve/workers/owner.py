@@ -7,7 +7,7 @@ import socket
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -47,14 +47,10 @@ class DeviceOwner:
         self._checks = ThreadPoolExecutor(threads, "check")
         self._changes: SimpleQueue[Callable[[], None]] = SimpleQueue()  # of what is held, made by a thread of its own
 
-    def serve(self, door: socket.socket) -> None:
-        """Answer whoever connects, until the door is closed."""
+    def serve(self, connections: Iterable[socket.socket]) -> None:
+        """Answer over each connection, as it comes."""
         threading.Thread(target=self._make_changes, name="device-changes", daemon=True).start()
-        while True:
-            try:
-                connection, _ = door.accept()
-            except OSError:
-                return
+        for connection in connections:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:

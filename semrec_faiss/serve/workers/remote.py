@@ -7,7 +7,6 @@ import threading
 import weakref
 from concurrent.futures import Future
 from itertools import count
-from pathlib import Path
 from queue import SimpleQueue
 
 from semrec_faiss.errors import DeviceError
@@ -19,10 +18,9 @@ from semrec_faiss.serve.workers import frames
 class RemoteDevice:
     """A connection to the owner; safe from many threads."""
 
-    def __init__(self, address: Path) -> None:
-        """Connect to the owner that listens at ``address``."""
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._connection.connect(str(address))
+    def __init__(self, connection: socket.socket) -> None:
+        """Ask over a connection that the owner has the other end of."""
+        self._connection = connection
         self._lock = threading.Lock()
         self._left: SimpleQueue[str] = SimpleQueue()  # which takes what is let go of in whatever thread
         self._numbers = count()

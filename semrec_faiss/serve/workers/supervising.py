@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,7 +28,7 @@ from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.tls import check_tls
 from semrec_faiss.serve.workers.child import Part
-from semrec_faiss.serve.workers.doors import door_in, make_door_folder
+from semrec_faiss.serve.workers.doors import Doors
 from semrec_faiss.serve.workers.hanging import LOOK_SECONDS, MOST_LOOKS, Beats
 from semrec_faiss.serve.workers.restarting import Restarts
 
@@ -62,7 +61,7 @@ class _Supervisor:
         self._config = config.model_copy(update={"port": self._place.getsockname()[1]})
         self._counts = Tallies.new_file(self._processes)
         self._tallies = Tallies.in_file(self._counts.fileno(), self._processes, 0, config.workers)
-        self._folder = make_door_folder() if self._has_owner else None
+        self._doors = Doors() if self._has_owner else None
         self._events: SimpleQueue[tuple[int, dict[str, Any] | None]] = SimpleQueue()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._running = set(range(config.workers))  # or to be started again
@@ -98,17 +97,19 @@ class _Supervisor:
                 raise DeviceError(f"worker {number} did not end as it should ({self._code(number)})")
 
     def _begin(self, number: int) -> None:
-        device = None if self._folder is None else str(door_in(self._folder))
         is_owner = number == self._config.workers
-        config = self._config.model_dump(mode="json")
-        part = Part(config, number, self._processes, self._counts.fileno(), device, is_owner, self._serving)
-        child = subprocess.Popen(
-            [sys.executable, "-m", "semrec_faiss.serve.workers.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[self._counts.fileno()],
-            start_new_session=True,  # Ctrl-C is handed on once, not twice
-        )
+        config, counts = self._config.model_dump(mode="json"), self._counts.fileno()
+        with contextlib.ExitStack() as ours:
+            door = self._door_of(number)
+            device = None if door is None else ours.enter_context(door).fileno()
+            part = Part(config, number, self._processes, counts, device, is_owner, self._serving)
+            child = subprocess.Popen(
+                [sys.executable, "-m", "semrec_faiss.serve.workers.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=[file for file in (counts, device) if file is not None],
+                start_new_session=True,  # Ctrl-C is handed on once, not twice
+            )
         self._children[number] = child
         if self._is_ending:  # which it was not told
             child.terminate()
@@ -117,6 +118,12 @@ class _Supervisor:
         with contextlib.suppress(OSError):  # it has fallen, which is told by its end
             child.stdin.write(msgspec.json.encode(part) + b"\n")
             child.stdin.flush()
+
+    def _door_of(self, number: int) -> socket.socket | None:
+        """Return a worker's connection to the owner of the device, or by what that gets them; None without one."""
+        if self._doors is None:
+            return None
+        return self._doors.for_owner() if number == self._config.workers else self._doors.for_worker()
 
     def _listen_to(self, number: int, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None
@@ -277,8 +284,8 @@ class _Supervisor:
                 child.kill()
         self._place.close()
         self._counts.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._doors is not None:
+            self._doors.close()
 
 
 def _needs_owner(config: ServeConfig) -> bool:
