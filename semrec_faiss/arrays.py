@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from semrec_faiss.errors import DataError
 
 Vectors = NDArray[np.float32]
 """Vectors of titles, users or queries: (n, d), or (d,) for one."""
@@ -24,6 +26,15 @@ Mask = NDArray[np.bool_]
 
 Values = NDArray[np.float64]
 """Measured values, one per query, user or repeat."""
+
+
+def rows_within(rows: ArrayLike, count: int) -> Rows:
+    """Return rows of titles as int64 (rows,); raises DataError for one that is none of ``count``."""
+    asked = np.asarray(rows, dtype=np.int64).reshape(-1)
+    outside = asked[(asked < 0) | (asked >= count)]
+    if len(outside):
+        raise DataError(f"row {outside[0]} is outside the titles, which have rows 0 to {count - 1}")
+    return asked
 
 
 def row_type(count: int) -> type[np.int32 | np.int64]:

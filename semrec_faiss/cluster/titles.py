@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows
+from semrec_faiss.arrays import Rows, rows_within
 from semrec_faiss.cluster.shard import Named
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.data.titles.catalog import RowsLike
@@ -15,7 +15,7 @@ from semrec_faiss.data.titles.finder import Answering, decided, readable, unknow
 from semrec_faiss.data.titles.near_misses import Called, Near
 from semrec_faiss.data.titles.titles import Record, Titles
 from semrec_faiss.data.titles.type_ahead import Hit, TypeAhead
-from semrec_faiss.errors import DataError, UsageError
+from semrec_faiss.errors import UsageError
 
 
 class ShardedTitles(Titles):
@@ -42,10 +42,7 @@ class ShardedTitles(Titles):
 
     def lines(self, rows: RowsLike) -> list[bytes]:
         """Return each title's record as JSON, in the order asked; raises DataError for a row that there is not."""
-        asked = np.asarray(rows, dtype=np.int64).reshape(-1)
-        outside = asked[(asked < 0) | (asked >= self.count)]
-        if len(outside):
-            raise DataError(f"row {outside[0]} is outside the titles, which have rows 0 to {self.count - 1}")
+        asked = rows_within(rows, self.count)
         found = [b""] * len(asked)
         if len(asked):
             for at, lines in self._shards.ask_by_row("lines", asked):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arguments import is_whole
+from semrec_faiss.arrays import rows_within
 from semrec_faiss.data.folder.database import connect, quoted_name, reading, session
 from semrec_faiss.data.folder.field_types import ROW
 from semrec_faiss.data.folder.metadata_lines import inspect_metadata, title_lines
@@ -241,7 +242,7 @@ class Catalog(HoldsHandles):
         Raises:
             DataError: a row is outside the catalog.
         """
-        asked = self.checked(rows)
+        asked = rows_within(rows, self.count)
         texts = dict(
             self.cursor()
             .execute(
@@ -309,18 +310,6 @@ class Catalog(HoldsHandles):
             NotFoundError: none does; ``candidates`` are the nearest titles, five at most and only what looks like it.
         """
         return self.finder.find(title_or_id)
-
-    def find_title(self, title: str) -> int:
-        """Return the row of the title that is called so, as `find` does for a text that is no media_id."""
-        return self.finder.find(title, ids=False)
-
-    def checked(self, rows: RowsLike) -> NDArray[np.int64]:
-        """Return rows as int64 (rows,); raises DataError where one is outside the catalog."""
-        asked = np.asarray(rows, dtype=np.int64).reshape(-1)
-        outside = asked[(asked < 0) | (asked >= self.count)]
-        if outside.size:
-            raise DataError(f"row {outside[0]} is outside the catalog, which has rows 0 to {self.count - 1}")
-        return asked
 
     def _unknown_ids(self, media_ids: Sequence[str]) -> NotFoundError:
         known = self.media_ids(range(min(3, self.count)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semrec_faiss.arrays import Rows
+from semrec_faiss.arrays import Rows, rows_within
 from semrec_faiss.data.folder.field_types import LEADING_FIELDS
 from semrec_faiss.data.folder.records import read_record
 from semrec_faiss.data.titles.catalog import Catalog, RowsLike
@@ -90,7 +90,7 @@ class Titles:
         """
         if self._stored is not None:
             return self._stored.lines(rows)
-        asked = self.catalog.checked(rows).tolist()
+        asked = rows_within(rows, self.catalog.count).tolist()
         with self._lock:
             if self._lines is None:  # all at once: a query a question would cost milliseconds each
                 self._lines = [line_of(record) for record in _records(self.catalog)]
@@ -193,7 +193,7 @@ class Titles:
             NotFoundError: there is none.
             AmbiguousTitleError: several titles answer equally well.
         """
-        row = self.catalog.row_of(text) if kind == "media_id" else self.catalog.find_title(text)
+        row = self.catalog.row_of(text) if kind == "media_id" else self.catalog.finder.find(text, ids=False)
         return str(self.records([row])[0]["media_id"])
 
     def is_title_of_another(self, media_id: str) -> bool:

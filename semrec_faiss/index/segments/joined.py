@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Rows, Vectors
+from semrec_faiss.arrays import Rows, Vectors, rows_within
 from semrec_faiss.data.titles.stored import StoredTexts
-from semrec_faiss.errors import DataError
 from semrec_faiss.index.segments.places import GONE, Places
 
 _BLOCK_ROWS = 16_384
@@ -72,10 +71,7 @@ class JoinedTexts:
 
     def lines(self, rows: Any) -> list[bytes]:
         """Return the lines of ``rows``, in the order asked; raises DataError for a row that does not exist."""
-        asked = np.asarray(rows, dtype=np.int64).reshape(-1)
-        outside = asked[(asked < 0) | (asked >= self.count)]
-        if len(outside):
-            raise DataError(f"row {outside[0]} is outside the titles, which have rows 0 to {self.count - 1}")
+        asked = rows_within(rows, self.count)
         parts, positions = self._places.parts_of(asked)
         if not parts.any():
             return self._parts[0].lines(positions)

@@ -18,8 +18,8 @@ from semrec_faiss.arguments import flag_of, mapping_of, number_from, path_of
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.errors import UsageError, quoted
-from semrec_faiss.measure.documents.results import settle
-from semrec_faiss.measure.evaluate.evaluator import METRICS, EvaluationProtocol, Evaluator, Judged
+from semrec_faiss.measure.documents.results import Unsettled, settle
+from semrec_faiss.measure.evaluate.evaluator import METRICS, EvaluationProtocol, Evaluator
 from semrec_faiss.measure.evaluate.record import EvaluationDocument, Judgement, Summary
 from semrec_faiss.measure.instruments.environment import stamp_of_this_run
 from semrec_faiss.measure.trials.settings import MOST_SEED
@@ -119,7 +119,7 @@ def judgement_of(
     chosen: Profile,
     by: str | None,
     tried: Mapping[Profile, Summary] | None,
-    judged: Judged | Judgement,
+    judged: Unsettled | Judgement,
 ) -> Judgement:
     """Put together what was measured of one index.
 

@@ -56,9 +56,6 @@ PARTS_BEFORE = {GLOBAL_TIME: 1, NEW_USERS: TIME_BLOCKS, COLD_TITLES: TIME_BLOCKS
 
 PARTS = PARTS_BEFORE[COLD_TITLES] + COLD_DRAWS
 
-Judged = Unsettled
-"""What `record.Judgement` is made of."""
-
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
@@ -181,7 +178,7 @@ class Evaluator:
         rows = self._maker_before.lists(split, profile, progress)
         return self._summary([split], [rows], _values(rows, split.held_out))
 
-    def judge(self, chosen: Profile, given: Profile, progress: Progress = silent) -> Judged:
+    def judge(self, chosen: Profile, given: Profile, progress: Progress = silent) -> Unsettled:
         """Measure the profile that was chosen on the latest titles, beside the one given and the baselines.
 
         Returns:
@@ -208,7 +205,7 @@ class Evaluator:
             "beside": beside,
         }
 
-    def _judge_beside(self, name: str, chosen: Profile, progress: Progress) -> Judged | NotMeasured:
+    def _judge_beside(self, name: str, chosen: Profile, progress: Progress) -> Unsettled | NotMeasured:
         """Measure by another protocol; where nobody can be evaluated by it, say so."""
         try:
             splits = shared_out(self._splits(name), self.protocol.users, self.protocol.seed)
@@ -227,7 +224,7 @@ class Evaluator:
 
     def _judge(
         self, splits: list[Split], profiles: Mapping[str, Profile], parts_before: int, progress: Progress
-    ) -> Judged:
+    ) -> Unsettled:
         """Hold the lists of profiles and baselines against what the splits left out, all users together."""
         lists: dict[str, list[Rows]] = {}
         for part, split in enumerate(splits, start=parts_before + 1):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from semrec_faiss.config.index_types import Settings
 from semrec_faiss.config.reading import read_source, validated
@@ -22,7 +22,10 @@ AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 AboveZero = Annotated[float, Field(gt=0)]
 Counts = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=MOST_BATCH, strict=True)], ...], BeforeValidator(_counts), Field(min_length=1)
+    tuple[Annotated[int, Field(ge=1, le=MOST_BATCH, strict=True)], ...],
+    BeforeValidator(_counts),
+    Field(min_length=1),
+    AfterValidator(lambda counts: tuple(sorted(set(counts)))),
 ]
 
 
@@ -53,11 +56,6 @@ class BatchSettings(Settings):
     k: AtLeastOne = 10
     target_qps_at_100: AboveZero = 1000.0
 
-    @field_validator("sizes")
-    @classmethod
-    def _ascending(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted(set(sizes)))
-
 
 class FilteringSettings(Settings):
     """Test 4: one genre, and random masks of these shares."""
@@ -76,11 +74,6 @@ class MemorySettings(Settings):
     target_peak_gb: AboveZero = 5.0
     target_headroom: Share = 0.9
     headroom_of_gb: AboveZero = 40.0
-
-    @field_validator("batches")
-    @classmethod
-    def _ascending(cls, batches: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted(set(batches)))
 
 
 class ParitySettings(Settings):

@@ -67,7 +67,7 @@ def test_records_have_no_year_and_genres_where_no_title_has_them(tmp_path: Path)
 @pytest.mark.parametrize("row", [-1, 4])
 def test_rows_outside_are_refused(tmp_path: Path, row: int) -> None:
     catalog = catalog_of(tmp_path, FILMS)
-    with pytest.raises(DataError, match=f"row {row} is outside the catalog, which has rows 0 to 3"):
+    with pytest.raises(DataError, match=f"row {row} is outside the titles, which have rows 0 to 3"):
         catalog.records([0, row])
     with pytest.raises(DataError, match=f"row {row} "):
         catalog.media_ids([row])
