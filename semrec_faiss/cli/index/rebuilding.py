@@ -8,8 +8,8 @@ from pathlib import Path
 from semrec_faiss.config.schema import Config
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.file_names import SEEN_NAME
 from semrec_faiss.index.generations.generation import Generation
-from semrec_faiss.index.saved.users import SEEN_NAME
 from semrec_faiss.paths import as_typed
 
 

@@ -20,13 +20,12 @@ from semrec_faiss.data.users import History
 from semrec_faiss.errors import DataError
 from semrec_faiss.index.build.source import Source
 from semrec_faiss.index.build.vectors import check_products, write_rows
+from semrec_faiss.index.generations.file_names import LIKELESS_NAME, USERS_NAME
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.queries import prepared_block
 from semrec_faiss.index.saved.delisted import write_delisted
-from semrec_faiss.index.saved.users import LIKELESS_NAME, write_seen, write_user_ids
+from semrec_faiss.index.saved.users import write_seen, write_user_ids
 from semrec_faiss.progress import Progress
-
-USERS_NAME = "users.npy"
 
 
 def write_users(

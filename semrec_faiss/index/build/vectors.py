@@ -13,10 +13,11 @@ from semrec_faiss.config.index_types import IndexConfig
 from semrec_faiss.data.folder.npy import NpyWriter, Writable
 from semrec_faiss.errors import DataError
 from semrec_faiss.index.factory import holds_vectors_exactly
+from semrec_faiss.index.generations.file_names import VECTORS_NAME
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.manifest import KnownAnswer
 from semrec_faiss.index.hardware.device import Device, load_faiss
-from semrec_faiss.index.saved.saved_index import INDEX_NAME, VECTORS_NAME
+from semrec_faiss.index.saved.saved_index import INDEX_NAME
 from semrec_faiss.index.train import VectorBlocks, build_faiss_index
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.progress import Progress

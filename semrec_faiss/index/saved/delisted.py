@@ -9,12 +9,12 @@ import numpy as np
 
 from semrec_faiss.data.seen_table import DelistedRows, joined_ratings_and_times
 from semrec_faiss.data.users import grouped_history
+from semrec_faiss.index.generations.file_names import DELISTED_NAME
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import unreadable
-from semrec_faiss.index.segments.opened import DELISTED
 
 
-def write_delisted(new: NewGeneration, rows: DelistedRows, user_count: int, name: str = DELISTED) -> None:
+def write_delisted(new: NewGeneration, rows: DelistedRows, user_count: int, name: str = DELISTED_NAME) -> None:
     """Write the latest of each user's rows about a title, sorted by both; no file where there are none."""
     import pyarrow as pa
 

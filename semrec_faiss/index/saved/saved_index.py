@@ -20,6 +20,7 @@ from semrec_faiss.data.titles.filters.matching import matching_rows
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.file_names import VECTORS_NAME
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import damaged_by
 from semrec_faiss.index.generations.shards import read_shards
@@ -35,7 +36,6 @@ from semrec_faiss.index.segments.segmented_index import SegmentedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 
 INDEX_NAME = "index.faiss"
-VECTORS_NAME = "vectors.npy"
 SAME_FILES = {"flat", "fused"}
 """Types that differ in how they are searched alone."""
 

@@ -12,6 +12,7 @@ from semrec_faiss.data.titles.table import inspect_parquet
 from semrec_faiss.data.titles.titles import Titles, stored_records
 from semrec_faiss.data.titles.widened import WidenedTexts
 from semrec_faiss.errors import DamagedIndexError, DataError, UsageError
+from semrec_faiss.index.generations.file_names import RECORDS
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import damaged_by, unreadable
 from semrec_faiss.index.generations.texts import read_texts, write_texts
@@ -20,7 +21,6 @@ from semrec_faiss.index.segments.opened import OpenSegments
 from semrec_faiss.paths import as_typed
 
 ITEMS_NAME = "items.parquet"
-RECORDS = "records"
 FIELDS_NAME = "fields.json"
 """The fields' types, so that they are known without the catalogue."""
 COLUMNS_NAME = "columns.arrow"

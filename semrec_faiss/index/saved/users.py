@@ -20,21 +20,18 @@ from semrec_faiss.data.users import History, grouped_history, known_ratings
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.cpu.cosines import lengths_of
 from semrec_faiss.index.cpu.exact import SCAN_ROWS
+from semrec_faiss.index.generations.file_names import DELISTED_NAME, LIKELESS_NAME, SEEN_NAME, USER_LOOKUP, USERS_NAME
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.texts import read_texts, write_texts
 from semrec_faiss.index.saved.delisted import joined_rows, read_delisted
 from semrec_faiss.index.saved.known_ids import KnownIds
 from semrec_faiss.index.saved.near_ids import near_to, unknown_users
 from semrec_faiss.index.segments.joined import JoinedVectors
-from semrec_faiss.index.segments.opened import DELISTED, OpenSegments
+from semrec_faiss.index.segments.opened import OpenSegments
 from semrec_faiss.index.segments.places import GONE
 from semrec_faiss.storage import too_many_open
 
-USERS_NAME = "users.npy"
 USER_IDS_NAME = "users.parquet"
-SEEN_NAME = "seen.parquet"
-USER_LOOKUP = "user_ids"
-LIKELESS_NAME = "users_without_likes.npy"
 MANY_IDS, MOST_KEPT_IDS = 64, 1 << 20
 """From so many ids at once all of them are kept in memory, of at most so many users: 150 bytes each."""
 
@@ -273,11 +270,11 @@ class SavedUsers:
         """Return what users have seen of titles that it does not hold, oldest first, by user row; None for nothing."""
         segments = self._segments
         if segments is None:
-            return read_delisted(self._generation, DELISTED)
+            return read_delisted(self._generation, DELISTED_NAME)
         parts: list[DelistedRows] = []
         came = {media_id: segments.titles.part_of(place) for place, media_id in segments.media_ids.items()}
         for number, prefix in enumerate(("", *(f"{name}." for name in segments.names))):
-            kept = read_delisted(self._generation, prefix + DELISTED)
+            kept = read_delisted(self._generation, prefix + DELISTED_NAME)
             if kept is not None:  # what was there when the title came has come with it
                 still = [came.get(media_id, number) <= number for media_id in kept.media_ids.tolist()]
                 parts.append(kept.take(np.flatnonzero(still)))

@@ -14,7 +14,7 @@ from semrec_faiss.data.folder.npy import NpyWriter, Writable
 from semrec_faiss.index.screening.spectrum import width_of
 from semrec_faiss.index.train import VectorBlocks
 
-DIRECTIONS_NAME, BOUNDS_NAME = "directions.npy", "bounds.npy"
+DIRECTIONS_NAME = "directions.npy"
 
 BLOCK_BYTES = 32 << 20
 """Bytes of vectors that are projected at once."""

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.config.index_types import FlatIndex, FusedIndex, IndexConfig
 from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.index.generations.file_names import BOUNDS_NAME
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import Screening
 from semrec_faiss.index.screening.bounds import (
-    BOUNDS_NAME,
     DIRECTIONS_NAME,
     Rounding,
     bounds_of,

@@ -11,28 +11,25 @@ from numpy.typing import NDArray
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.titles.stored import StoredTexts
 from semrec_faiss.errors import DamagedIndexError
+from semrec_faiss.index.generations.file_names import (
+    BOUNDS_NAME,
+    LIKELESS_NAME,
+    RECORDS,
+    SEEN_NAME,
+    USER_LOOKUP,
+    USERS_NAME,
+    VECTORS_NAME,
+    file_of,
+)
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import Segments, unreadable
 from semrec_faiss.index.generations.texts import read_texts
 from semrec_faiss.index.segments.joined import JoinedTexts
 from semrec_faiss.index.segments.places import GONE, Places, Replaced
 
-VECTORS = "vectors.npy"
-BOUNDS = "bounds.npy"
-RECORDS = "records"
 REPLACED = "replaced.npy"
-USER_VECTORS = "users.npy"
-USER_IDS = "user_ids"
 USERS_REPLACED = "users_replaced.npy"
-LIKELESS = "users_without_likes.npy"
-SEEN = "seen.parquet"
-DELISTED = "seen_delisted.parquet"
 MEDIA_IDS = "media_ids.parquet"
-
-
-def file_of(segment: str, name: str) -> str:
-    """Name a segment's file."""
-    return f"{segment}.{name}"
 
 
 class OpenSegments:
@@ -58,17 +55,17 @@ class OpenSegments:
     @cached_property
     def title_vectors(self) -> Vectors:
         """The vectors of the rows after the base's: float32 (n, dim), C-contiguous."""
-        found = self._joined(self.titles, VECTORS, self._generation.manifest.dim, np.float32)
+        found = self._joined(self.titles, VECTORS_NAME, self._generation.manifest.dim, np.float32)
         return np.ascontiguousarray(found, dtype=np.float32)
 
     def title_bounds(self, width: int) -> NDArray[np.float16]:
         """Return the bounds of the rows after the base's: float16 (n, width), C-contiguous; all segments have some."""
-        return np.ascontiguousarray(self._joined(self.titles, BOUNDS, width, np.float16))
+        return np.ascontiguousarray(self._joined(self.titles, BOUNDS_NAME, width, np.float16))
 
     @cached_property
     def user_vectors(self) -> Vectors:
         """The same of users, float32 (users, dim)."""
-        found = self._joined(self.users, USER_VECTORS, self._generation.manifest.dim, np.float32)
+        found = self._joined(self.users, USERS_NAME, self._generation.manifest.dim, np.float32)
         return np.ascontiguousarray(found, dtype=np.float32)
 
     def records(self, base: StoredTexts) -> JoinedTexts:
@@ -78,11 +75,11 @@ class OpenSegments:
     def user_ids(self, base: StoredTexts | None) -> JoinedTexts:
         """Join the user ids of the base, None where it has no users, with those of the segments."""
         first = [_NO_TEXTS if base is None else base]
-        return JoinedTexts([*first, *self._texts(USER_IDS, [part.users for part in self.about.parts])], self.users)
+        return JoinedTexts([*first, *self._texts(USER_LOOKUP, [part.users for part in self.about.parts])], self.users)
 
     def without_likes(self, base: Rows) -> Rows:
         """Return the users of whom nothing is known that counts; ``base`` are those of the base: int64, ascending."""
-        lists = [base, *(self._array(part.name, LIKELESS, (None,)) for part in self.about.parts)]
+        lists = [base, *(self._array(part.name, LIKELESS_NAME, (None,)) for part in self.about.parts)]
         places = np.concatenate([start + own for start, own in zip(self.users.starts, lists, strict=True)])
         rows = self.users.row_of[places]
         return np.sort(rows[rows != GONE])
@@ -107,7 +104,7 @@ class OpenSegments:
     @property
     def seen(self) -> list[str]:
         """The files of what users have seen, oldest first."""
-        names = [file_of(part.name, SEEN) for part in self.about.parts]
+        names = [file_of(part.name, SEEN_NAME) for part in self.about.parts]
         return [name for name in names if self._generation.has(name)]
 
     def _places(self, counts: list[int], name: str, expected: int) -> Places:

@@ -10,16 +10,16 @@ import numpy as np
 from semrec_faiss._version import __version__
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME
-from semrec_faiss.index.build.users import USERS_NAME
 from semrec_faiss.index.build.vectors import write_npy, write_rows, write_vectors
 from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.file_names import LIKELESS_NAME, USERS_NAME
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import GenerationRef
 from semrec_faiss.index.hardware.device import choose_device, load_faiss
 from semrec_faiss.index.saved.delisted import write_delisted
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import write_titles
-from semrec_faiss.index.saved.users import LIKELESS_NAME, SavedUsers, write_seen, write_user_ids
+from semrec_faiss.index.saved.users import SavedUsers, write_seen, write_user_ids
 from semrec_faiss.index.screening.written import write_screening
 from semrec_faiss.progress import Progress, silent
 

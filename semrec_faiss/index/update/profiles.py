@@ -10,11 +10,11 @@ from semrec_faiss.data.interactions.profiles import user_vectors
 from semrec_faiss.data.users import History
 from semrec_faiss.index.build.users import of_unit_length
 from semrec_faiss.index.build.vectors import write_rows
+from semrec_faiss.index.generations.file_names import LIKELESS_NAME, file_of
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.manifest import Segment
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers
-from semrec_faiss.index.segments.opened import LIKELESS, file_of
 from semrec_faiss.index.update.plan import Kind, UpdatePlan
 from semrec_faiss.index.update.segment import Written, places_of, write_users
 
@@ -70,7 +70,7 @@ def write_affected(new: NewGeneration, saved: SavedIndex, profile: Profile, affe
     replaced = np.stack([places.rows[affected], first + np.arange(len(affected))], axis=1)
     ids = users.ids
     write_users(new, name, [ids[row] for row in affected.tolist()], vectors, replaced)
-    write_rows(new, file_of(name, LIKELESS), likeless)
+    write_rows(new, file_of(name, LIKELESS_NAME), likeless)
     return Segment(name=name, titles=0, users=len(affected))
 
 

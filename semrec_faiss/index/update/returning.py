@@ -13,10 +13,11 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows
 from semrec_faiss.data.seen_table import SeenRows
+from semrec_faiss.index.generations.file_names import DELISTED_NAME, file_of
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.saved.delisted import read_delisted
 from semrec_faiss.index.saved.saved_index import SavedIndex
-from semrec_faiss.index.segments.opened import DELISTED, MEDIA_IDS, file_of
+from semrec_faiss.index.segments.opened import MEDIA_IDS
 from semrec_faiss.index.segments.places import GONE, Places
 from semrec_faiss.index.update.plan import Kind
 
@@ -56,7 +57,7 @@ def returning(saved: SavedIndex, titles: Kind, places: Places) -> Returning:
     seen, brought = [], dict[int, str]()
     for number, prefix in enumerate(("", *(f"{name}." for name in names))):
         here = {ids[at]: len(places.now) + int(new[at]) for at in np.flatnonzero(since < number).tolist()}
-        kept = read_delisted(saved.generation, prefix + DELISTED, list(here)) if here else None
+        kept = read_delisted(saved.generation, prefix + DELISTED_NAME, list(here)) if here else None
         if kept is not None and len(kept.users):
             rows = np.array([here[media_id] for media_id in kept.media_ids.tolist()], np.int64)
             brought |= zip(rows.tolist(), kept.media_ids.tolist(), strict=True)

@@ -24,6 +24,16 @@ from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.data.users import History, grouped_history
 from semrec_faiss.errors import DataError
 from semrec_faiss.index.build.vectors import write_npy, write_rows
+from semrec_faiss.index.generations.file_names import (
+    BOUNDS_NAME,
+    DELISTED_NAME,
+    RECORDS,
+    SEEN_NAME,
+    USER_LOOKUP,
+    USERS_NAME,
+    VECTORS_NAME,
+    file_of,
+)
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.manifest import Segment
 from semrec_faiss.index.generations.texts import write_texts
@@ -31,18 +41,7 @@ from semrec_faiss.index.saved.delisted import joined_rows, write_delisted
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.users import SavedUsers, line_of, write_seen
 from semrec_faiss.index.screening.written import write_segment_bounds
-from semrec_faiss.index.segments.opened import (
-    BOUNDS,
-    DELISTED,
-    RECORDS,
-    REPLACED,
-    SEEN,
-    USER_IDS,
-    USER_VECTORS,
-    USERS_REPLACED,
-    VECTORS,
-    file_of,
-)
+from semrec_faiss.index.segments.opened import REPLACED, USERS_REPLACED
 from semrec_faiss.index.segments.places import GONE, Places
 from semrec_faiss.index.update.plan import Kind, UpdatePlan
 from semrec_faiss.index.update.returning import returning, write_media_ids
@@ -92,18 +91,18 @@ def write_segment(new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, name:
     count = int(plan.titles.written.sum())
     segment = Segment(name=name, titles=count, users=len(written))
     if plan.lines:
-        bounds = write_segment_bounds(new, file_of(name, BOUNDS), saved.generation, plan.titles.vectors)
+        bounds = write_segment_bounds(new, file_of(name, BOUNDS_NAME), saved.generation, plan.titles.vectors)
         segment = segment.model_copy(update=bounds)
     if not plan.seen and not back.seen:
         return Written(segment, SeenCounts(), (), returned=back.any)
     since = _read_seen(saved, plan, titles, users, strict=strict)
     known = len(users.now) + len(written)
     if since.unlisted is not None:
-        write_delisted(new, since.unlisted, known, file_of(name, DELISTED))
+        write_delisted(new, since.unlisted, known, file_of(name, DELISTED_NAME))
     seen = _joined([*back.seen, *since.parts])
     if len(seen.users) and not _is_known(saved, plan, titles, users, since):
         rows = (seen.users, seen.titles, seen.ratings, seen.timestamps)
-        write_seen(new, grouped_history(*rows, known, len(titles.now) + count), file_of(name, SEEN))
+        write_seen(new, grouped_history(*rows, known, len(titles.now) + count), file_of(name, SEEN_NAME))
     return Written(segment, since.counts, since.who, returned=back.any)
 
 
@@ -131,8 +130,8 @@ def write_users(new: NewGeneration, name: str, ids: Sequence[str], vectors: Vect
         replaced: int64 (n, 2), see `Replaced`.
     """
     if ids:
-        _write_vectors(new, file_of(name, USER_VECTORS), vectors)
-        write_texts(new, file_of(name, USER_IDS), ((line_of(user_id), (user_id,)) for user_id in ids))
+        _write_vectors(new, file_of(name, USERS_NAME), vectors)
+        write_texts(new, file_of(name, USER_LOOKUP), ((line_of(user_id), (user_id,)) for user_id in ids))
     write_rows(new, file_of(name, USERS_REPLACED), replaced)
 
 
@@ -140,7 +139,7 @@ def _write_titles(
     new: NewGeneration, name: str, kind: Kind, lines: Sequence[tuple[bytes, Iterable[str]]], replaced: Rows
 ) -> None:
     if lines:
-        _write_vectors(new, file_of(name, VECTORS), kind.vectors)
+        _write_vectors(new, file_of(name, VECTORS_NAME), kind.vectors)
         write_texts(new, file_of(name, RECORDS), lines)
     write_rows(new, file_of(name, REPLACED), replaced)
 

@@ -20,8 +20,8 @@ import numpy as np
 from semrec_faiss.arrays import Rows, Values
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.errors import UsageError, quoted
-from semrec_faiss.index.saved.saved_index import INDEX_NAME, VECTORS_NAME
-from semrec_faiss.index.saved.users import SEEN_NAME
+from semrec_faiss.index.generations.file_names import SEEN_NAME, VECTORS_NAME
+from semrec_faiss.index.saved.saved_index import INDEX_NAME
 from semrec_faiss.measure.documents.results import NotMeasured, Unsettled
 from semrec_faiss.measure.evaluate.baselines import Liked, by_chance, liked_together, most_popular
 from semrec_faiss.measure.evaluate.holdout import Ratings, Split, hold_out_latest

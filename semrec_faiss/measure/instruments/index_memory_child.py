@@ -19,10 +19,11 @@ import numpy as np
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.errors import SemrecError
+from semrec_faiss.index.generations.file_names import VECTORS_NAME
 from semrec_faiss.index.hardware.device import first_line, load_faiss
 from semrec_faiss.index.hardware.gpu_memory import gpu_states
 from semrec_faiss.index.hardware.on_gpu import faiss_allocations
-from semrec_faiss.index.saved.saved_index import VECTORS_NAME, SavedIndex
+from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.documents.results import NotMeasured
 from semrec_faiss.measure.instruments.gpu_memory import INTERVAL_S, GpuMemoryWatch

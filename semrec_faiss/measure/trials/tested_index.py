@@ -19,11 +19,12 @@ from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.config.index_types import FusedIndex
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.factory import holds_vectors_exactly
+from semrec_faiss.index.generations.file_names import BOUNDS_NAME
 from semrec_faiss.index.generations.generation import NewGeneration
 from semrec_faiss.index.generations.manifest import Screening
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.saved.saved_index import INDEX_NAME, read_for_search
-from semrec_faiss.index.screening.bounds import BOUNDS_NAME, DIRECTIONS_NAME, Rounding
+from semrec_faiss.index.screening.bounds import DIRECTIONS_NAME, Rounding
 from semrec_faiss.index.screening.screen import Screen
 from semrec_faiss.index.screening.written import write_screening
 from semrec_faiss.index.train import build_faiss_index
