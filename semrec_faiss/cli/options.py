@@ -12,14 +12,11 @@ import click
 from semrec_faiss.cli.numbers import FiniteRange, WholeNumber
 from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.paths import path_from
+from semrec_faiss.search.living.in_a_cluster import IN_A_CLUSTER
 
 if TYPE_CHECKING:
     from semrec_faiss.search.filters.filter import Filter
     from semrec_faiss.search.wish import WishArguments
-
-
-CLUSTER = "ray://"
-"""What addresses of indexes in shards begin with, which questions take and other commands don't."""
 
 
 class FilePath(click.Path):
@@ -30,7 +27,7 @@ class FilePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read the path."""
-        if isinstance(value, str) and value.startswith(CLUSTER):
+        if isinstance(value, str) and value.startswith(IN_A_CLUSTER):
             self.fail(f"{value} is at a cluster; a path is expected, and --ray ADDRESS where there is one.", param, ctx)
         try:
             value = path_from(value)
@@ -62,7 +59,7 @@ class IndexPath(FilePath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Take an address of a cluster for no path: that would lose a slash."""
-        if isinstance(value, str) and value.startswith(CLUSTER):
+        if isinstance(value, str) and value.startswith(IN_A_CLUSTER):
             return value
         return super().convert(value, param, ctx)
 

@@ -47,5 +47,8 @@ class Profile(Settings):
         return ", ".join(texts) or "defaults"
 
 
+PLAIN = Profile()
+"""How a user is searched for where nothing else is said: by the mean of what was seen."""
+
 LEARNED = Profile(weights="liked", half_life=10.0)
 """What vectors of `semrec dataset learn` are searched by."""

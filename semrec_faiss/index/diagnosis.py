@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from semrec_faiss.config.schema import Config, device_problems
+from semrec_faiss.data.folder.vectors import UNIT_TOLERANCE
 from semrec_faiss.errors import DamagedIndexError, MissingPackageError
 from semrec_faiss.index.fused.plan import LEAST_CAPABILITY
 from semrec_faiss.index.hardware.device import Device, gpu_count, has_driver, installed_faiss, load_faiss
@@ -32,9 +33,6 @@ CPU_TORCH = "uv pip install --torch-backend cpu 'semrec-faiss[embed]'   (pip's w
 
 SAMPLED = 1000
 """Vectors whose length is measured."""
-
-UNIT_TOLERANCE = 1e-3
-"""How far from 1 a length may be: float16 rounds to this."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from semrec_faiss.arguments import Names, mapping_of, names_of, number_of
 from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.queries import checked_count
 from semrec_faiss.search.diversity import Variety
-from semrec_faiss.search.filters.filter import Filter
+from semrec_faiss.search.filters.filter import EVERYTHING, Filter
 from semrec_faiss.search.restricted.topk import Strategy
 
 
@@ -26,9 +26,6 @@ class WishArguments(TypedDict, total=False):
     diversity: float
     max_per: Mapping[str, int] | None
     strategy: Strategy
-
-
-_EVERYTHING = Filter()
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Wish:
             raise UsageError(f"unknown strategy {quoted(strategy)}; known: {', '.join(get_args(Strategy))}")
         return cls(
             checked_count(k),
-            where if isinstance(where, Filter) else _EVERYTHING if where is None else Filter(where=where),
+            where if isinstance(where, Filter) else EVERYTHING if where is None else Filter(where=where),
             names_of(exclude, "exclude"),
             Variety(number_of(diversity, "diversity"), mapping_of(max_per, "max_per")),
             strategy,

@@ -13,7 +13,6 @@ from semrec_faiss.cli.asking.lists import export, replaced_lists_told, tell_summ
 from semrec_faiss.cli.index.order import check_order
 from semrec_faiss.cli.numbers import WholeNumber
 from semrec_faiss.cli.options import (
-    CLUSTER,
     FilePath,
     asked_argument,
     json_option,
@@ -35,6 +34,7 @@ from semrec_faiss.cli.printing import (
 )
 from semrec_faiss.errors import UsageError
 from semrec_faiss.paths import as_typed
+from semrec_faiss.search.living.in_a_cluster import IN_A_CLUSTER
 
 if TYPE_CHECKING:
     from semrec_faiss.search.answers.answer import Answer
@@ -180,7 +180,7 @@ def recommend(
     if workers is not None and ray is None:
         raise UsageError("--workers goes with --ray", fix="--ray auto")
     wish, profile = wish_arguments(options), profile_changes(options)
-    if ray is not None and str(index).startswith(CLUSTER):
+    if ray is not None and str(index).startswith(IN_A_CLUSTER):
         raise UsageError(
             f"{index} names a cluster already", fix="leave --ray out for one file, or give INDEX as a path"
         )

@@ -89,14 +89,15 @@ def _import_table(
     time_unit: str | None,
     **options: Any,
 ) -> None:
-    from semrec_faiss.data.tables.columns import HISTORY_PARTS, TABLE_PARTS, parse_map
+    from semrec_faiss.data.folder.recipe import PARTS
+    from semrec_faiss.data.tables.columns import HISTORY_PARTS, parse_map
     from semrec_faiss.data.tables.folder import import_folder
     from semrec_faiss.data.tables.importing import TableWish, parse_split
 
     if sum((vector is not None, vectors is not None, without_vectors)) > 1:
         raise UsageError("--vector, --vectors and --without-vectors exclude one another", fix="give one of them")
-    named = parse_map(maps, (*TABLE_PARTS, *HISTORY_PARTS))
-    wish = TableWish(_of(named, TABLE_PARTS), vector, vectors, without_vectors, parse_split(splits))
+    named = parse_map(maps, (*PARTS, *HISTORY_PARTS))
+    wish = TableWish(_of(named, PARTS), vector, vectors, without_vectors, parse_split(splits))
     history = _history_wish(_of(named, HISTORY_PARTS), users, interactions, time_unit, profile_changes(options))
     with progress_bars() as progress:
         made = import_folder(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from semrec_faiss.cli.options import CLUSTER
 from semrec_faiss.errors import SemrecError, UsageError
+from semrec_faiss.search.living.in_a_cluster import IN_A_CLUSTER
 
 
 def check_order(index: Path, *asked: str | Path | None) -> None:
     """Refuse, by UsageError, that one of ``asked`` is an index where INDEX is none."""
-    if str(index).startswith(CLUSTER) or _is_index(index):
+    if str(index).startswith(IN_A_CLUSTER) or _is_index(index):
         return
     swapped = next((one for one in asked if one and _is_index(one)), None)
     if swapped is not None:

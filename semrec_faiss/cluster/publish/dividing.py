@@ -25,10 +25,8 @@ from semrec_faiss.index.generations.shards import SHARDS_FOLDER, Place, Shard, S
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.update.compaction import compacted
 from semrec_faiss.index.update.plan import UpdatePlan
-from semrec_faiss.index.update.updating import apply_plan
+from semrec_faiss.index.update.updating import ON_CPU, apply_plan
 from semrec_faiss.progress import Progress
-
-_ON_CPU = ("device.kind=cpu",)
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Slice:
 
     def opened(self) -> SavedIndex:
         """Open the shard."""
-        return SavedIndex.of(Generation(self.folder, self.place.generation), _ON_CPU)
+        return SavedIndex.of(Generation(self.folder, self.place.generation), ON_CPU)
 
 
 @dataclass(frozen=True)
@@ -157,11 +155,11 @@ def _divide_one(own: Slice, target: Path, fields: dict[str, str], *others: Taken
         raise StorageError(f"cannot write {target}: {error.strerror or error}", fix="free space there") from error
     directory = IndexDirectory(target)
     with directory.writing():
-        saved = SavedIndex(target, _ON_CPU)
+        saved = SavedIndex(target, ON_CPU)
         plan = _plan(saved, own, others, fields)
         if not plan.is_empty:
             apply_plan(directory, saved, plan, compact_at=None)
-            saved = SavedIndex(target, _ON_CPU)
+            saved = SavedIndex(target, ON_CPU)
         if saved.segments is not None:
             compacted(directory, saved)
     return only_generation(target, directory.current())

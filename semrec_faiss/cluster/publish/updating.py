@@ -36,6 +36,7 @@ from semrec_faiss.index.update.segment import SeenCounts, Written, write_segment
 from semrec_faiss.index.update.updating import (
     COMPACT_AT,
     MOST_SEGMENTS,
+    ON_CPU,
     UpdateSummary,
     checked,
     counted,
@@ -45,8 +46,6 @@ from semrec_faiss.index.update.updating import (
     summary_of,
 )
 from semrec_faiss.progress import Progress, silent
-
-_ON_CPU = ("device.kind=cpu",)
 
 
 def update_shards(
@@ -83,7 +82,7 @@ def update_shards(
         SemrecError: as `update_index`.
     """
     directory = IndexDirectory(Path(path).absolute())
-    opened_front(directory.path, _ON_CPU)  # no index, or not in shards: nothing is locked, nor made
+    opened_front(directory.path, ON_CPU)  # no index, or not in shards: nothing is locked, nor made
     connect(address)
     if dry_run:
         with _opened(directory, asks) as saved:
@@ -101,7 +100,7 @@ def update_shards(
             compact_at is not None and generation.manifest.share_apart > compact_at
         ):
             ref = saved.generation.ref  # a rollback takes back the change, not its being built anew
-            front = opened_front(directory.path, _ON_CPU)
+            front = opened_front(directory.path, ON_CPU)
             anew = if_possible(lambda: _compacted(directory, front, progress, before=ref))
         generation = generation if anew is None else anew
         _tell_uneven(listed_in(generation))
@@ -124,10 +123,10 @@ def compact_shards(path: str | Path, *, address: str = OWN, wait: float = 0, pro
         SemrecError: as `compact_index` and `update_shards`.
     """
     directory = IndexDirectory(Path(path).absolute())
-    opened_front(directory.path, _ON_CPU)
+    opened_front(directory.path, ON_CPU)
     connect(address)
     with directory.writing(wait):
-        front = opened_front(directory.path, _ON_CPU)
+        front = opened_front(directory.path, ON_CPU)
         if front.segments is None and not is_to_be_divided(front.shards.listed):
             return front.generation
         return _compacted(directory, front, progress)
@@ -144,7 +143,7 @@ def _opened(directory: IndexDirectory, asks: ShardedSaved | None) -> Iterator[Sh
     if asks is not None and not asks.shards.partial and asks.generation.ref == directory.current_ref():
         yield asks
         return
-    saved = opened_front(directory.path, _ON_CPU)
+    saved = opened_front(directory.path, ON_CPU)
     saved.start()
     try:
         yield saved
@@ -228,7 +227,7 @@ class _Staged(ShardedSaved):
     """The front of a generation that is being written, whose titles' vectors are those before and those that come."""
 
     def __init__(self, generation: Generation, before: ShardedSaved, titles: Kind) -> None:
-        super().__init__(generation, _ON_CPU, before.shards)
+        super().__init__(generation, ON_CPU, before.shards)
         self._vectors = _VectorsAfter(before, titles)
 
     @property

@@ -24,6 +24,9 @@ INT64 = 1 << 63
 EXACT_IN_DOUBLE = 1 << 53
 """Whole numbers up to this are all doubles."""
 
+_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+INTEGERS = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
+
 _KINDS: dict[type, str] = {
     str: "text",
     int: "a whole number",

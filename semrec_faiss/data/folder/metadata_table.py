@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from semrec_faiss.data.folder.database import quoted_name, quoted_text, reading, session
-from semrec_faiss.data.folder.field_types import MAX_FIELDS, ROW, refuse_bytes, refuse_objects_without_fields
+from semrec_faiss.data.folder.field_types import INTEGERS, MAX_FIELDS, ROW, refuse_bytes, refuse_objects_without_fields
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
 from semrec_faiss.data.folder.records import json_text, read_record
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 SHOWN = 10
 BATCH = 4096
 
-_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
-INTEGERS = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
 _TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE")
 _IDS = ("VARCHAR", "UUID", *INTEGERS)
 

@@ -25,6 +25,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _FLOAT32_TINY = float(np.finfo(np.float32).smallest_subnormal)
 
 UNIT_TOLERANCE = 1e-3
+"""How far from 1 a length may be: float16 rounds to this."""
 
 
 @dataclass(frozen=True)

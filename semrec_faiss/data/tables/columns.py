@@ -20,7 +20,6 @@ SPELLED = ("embedding", "embeddings", "vector", "vectors", "emb")
 OF_ANY_TABLE = ("id", "key", "uid", "uuid")
 """Names of titles' ids that a table of something else may have for its own rows."""
 
-TABLE_PARTS = ("media_id", "title", "year", "genres", "franchise")
 HISTORY_PARTS = ("user", "item", "rating", "time")
 
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA_TABLE, open_vectors
 from semrec_faiss.data.folder.metadata_table import MetadataTable, checked_table
 from semrec_faiss.data.folder.npy import GrowingNpy
-from semrec_faiss.data.folder.recipe import Recipe
+from semrec_faiss.data.folder.recipe import PARTS, Recipe
 from semrec_faiss.data.folder.relation import ParquetRelation, Relation
 from semrec_faiss.data.folder.time_spans import refuse_time_spans
-from semrec_faiss.data.tables.columns import TABLE_PARTS, find_columns, is_text, refuse_vectors, vector_column
+from semrec_faiss.data.tables.columns import find_columns, is_text, refuse_vectors, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
@@ -166,7 +166,7 @@ def plan_media(table: Table, wish: TableWish, beside: Path | None = None) -> Med
     refuse_time_spans(table.name, table.schema)
     chosen, notes = _vectors_of(table, wish, beside)
     names = [name for name in table.schema.names if name != chosen]
-    columns = find_columns(table.name, names, wish.columns, TABLE_PARTS, _IDS)
+    columns = find_columns(table.name, names, wish.columns, PARTS, _IDS)
     split, split_notes = _split(table.schema, columns.by_part, wish)
     recipe = Recipe(dict(columns.by_part), split, chosen).with_schema(table.schema)
     return MediaPlan(recipe, (*columns.notes, *notes, *split_notes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from semrec_faiss.data.folder.field_types import INTEGERS
 from semrec_faiss.data.odd_row import Place, first_odd_row
 from semrec_faiss.data.seen_checks import YEAR_2100, date_of
 from semrec_faiss.errors import DataError
@@ -17,8 +18,7 @@ TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 _SPOKEN = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _YEAR_1973 = 100_000_000
-_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
-_NUMBERS = ("DOUBLE", "FLOAT", "DECIMAL", *_SIGNED, *(f"U{name}" for name in _SIGNED))
+_NUMBERS = ("DOUBLE", "FLOAT", "DECIMAL", *INTEGERS)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from semrec_faiss.data.folder.database import quoted_name, reading, session
-from semrec_faiss.data.folder.metadata_table import INTEGERS, MetadataTable
+from semrec_faiss.data.folder.field_types import INTEGERS
+from semrec_faiss.data.folder.metadata_table import MetadataTable
 from semrec_faiss.errors import DataError
 
 

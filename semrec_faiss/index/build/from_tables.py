@@ -10,7 +10,8 @@ from typing import Any
 
 from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.config.schema import Config
-from semrec_faiss.data.tables.columns import HISTORY_PARTS, TABLE_PARTS
+from semrec_faiss.data.folder.recipe import PARTS
+from semrec_faiss.data.tables.columns import HISTORY_PARTS
 from semrec_faiss.data.tables.gathered import gather_histories, gather_titles, gather_users
 from semrec_faiss.data.tables.histories import HistoryWish
 from semrec_faiss.data.tables.importing import TableWish, plan_media
@@ -43,7 +44,7 @@ def _source(
     config: Config, vectors: Any, metadata: Any, users: Any, interactions: Any, named: Mapping[str, str]
 ) -> Source:
     parts = config.dataset.fields.parts
-    titles = parts | {part: column for part, column in named.items() if part in TABLE_PARTS}
+    titles = parts | {part: column for part, column in named.items() if part in PARTS}
     done = {part: column for part, column in named.items() if part in HISTORY_PARTS}
     table, vector = titles_table(vectors, metadata, named.get("vector"))
     wish = TableWish(titles, vector)
@@ -65,7 +66,7 @@ def _source(
 
 
 def _checked(columns: Mapping[str, str]) -> Mapping[str, str]:
-    known = (*TABLE_PARTS, "vector", *HISTORY_PARTS)
+    known = (*PARTS, "vector", *HISTORY_PARTS)
     for part in columns:
         if part not in known:
             near = get_close_matches(str(part), known, n=1)

@@ -28,7 +28,7 @@ COMPACT_AT = 0.1
 MOST_SEGMENTS = 32
 """So many segments are compacted before the next one is written: each is several open files."""
 
-_ON_CPU = ("device.kind=cpu",)
+ON_CPU = ("device.kind=cpu",)
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,11 @@ def update_index(
     directory = IndexDirectory(path_of(path, "the index"))
     directory.current()  # no index: nothing is locked, nor made
     if dry_run:
-        saved = SavedIndex(path, _ON_CPU)
+        saved = SavedIndex(path, ON_CPU)
         plan = checked(planned(saved, change), strict=strict)
         return counted(saved, plan, strict=strict)
     with directory.writing(wait):
-        saved = SavedIndex(path, _ON_CPU)
+        saved = SavedIndex(path, ON_CPU)
         plan = checked(planned(saved, change), strict=strict)
         if plan.is_empty:
             return summary_of(saved.generation, plan, SeenCounts(), 0, is_compacted=False)
@@ -164,13 +164,13 @@ def apply_plan(
     anew = None
     if segments_of(saved.generation) >= MOST_SEGMENTS:  # rows stay as they are planned for
         anew = if_possible(lambda: compacted(directory, saved, progress))
-    before = saved if anew is None else SavedIndex.of(anew, _ON_CPU)
+    before = saved if anew is None else SavedIndex.of(anew, ON_CPU)
     generation, written, size = _publish(directory, before, plan, strict=strict)
     again = None
     is_changed = generation is not before.generation
     if is_changed and compact_at is not None and generation.manifest.share_apart > compact_at:
         ref = before.generation.ref  # a rollback takes back the change, not its being built anew
-        again = if_possible(lambda: compacted(directory, SavedIndex.of(generation, _ON_CPU), progress, before=ref))
+        again = if_possible(lambda: compacted(directory, SavedIndex.of(generation, ON_CPU), progress, before=ref))
     is_compacted = anew is not None or again is not None
     generation = generation if again is None else again
     return summary_of(generation, plan, written.seen, size, is_compacted=is_compacted)
@@ -219,7 +219,7 @@ def compact_index(path: str | Path, progress: Progress = silent, *, wait: float 
     directory = IndexDirectory(path_of(path, "the index"))
     directory.current()
     with directory.writing(number_from(wait, "wait", 0)):
-        saved = SavedIndex(path, _ON_CPU)
+        saved = SavedIndex(path, ON_CPU)
         return saved.generation if saved.segments is None else compacted(directory, saved, progress)
 
 
@@ -258,7 +258,7 @@ def _with_profiles(
     new: NewGeneration, saved: SavedIndex, plan: UpdatePlan, written: Written, manifest: Manifest
 ) -> Manifest:
     """Make the vectors of users anew whose histories have changed, as a segment after what was written."""
-    after = SavedIndex.of(Generation.staged(new, manifest), _ON_CPU)
+    after = SavedIndex.of(Generation.staged(new, manifest), ON_CPU)
     if saved.config.profile is None or after.users is None or not after.users.has_seen:
         return manifest
     affected = affected_users(saved, after, plan, written)

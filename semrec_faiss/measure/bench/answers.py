@@ -35,6 +35,7 @@ from semrec_faiss.measure.bench.record import SEED
 from semrec_faiss.measure.documents.results import NotMeasured, device_name
 from semrec_faiss.measure.instruments.environment import load_average, stamp_of_this_run
 from semrec_faiss.measure.instruments.host_memory import status_bytes
+from semrec_faiss.measure.instruments.timing import Work
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.answers.answer import Answer
 from semrec_faiss.search.batching.batcher import Batcher
@@ -42,7 +43,6 @@ from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.warming import TIMES_GPU, WARM_BATCHES
 
-Begin = Callable[[], object]
 """What a thread does before it asks."""
 
 UNTOLD = NotMeasured("only Linux tells what of a process's memory is mapped files (/proc/self/status)")
@@ -258,7 +258,7 @@ def _usual_genre(recommender: Recommender) -> str | None:
     return max(set(genres), key=lambda genre: (genres.count(genre), genre)) if genres else None
 
 
-def _batched_threads(recommender: Recommender, rng: Any, bench: AnswersBench, begin: Begin | None = None) -> Threads:
+def _batched_threads(recommender: Recommender, rng: Any, bench: AnswersBench, begin: Work | None = None) -> Threads:
     """Let threads ask together; see `Batcher`."""
     with Batcher() as batcher:
         return _threads(Recommender(recommender.saved, batcher), rng, bench, begin)
@@ -274,7 +274,7 @@ def _on_few_cores(recommender: Recommender, rng: Any, bench: AnswersBench) -> Th
     return _batched_threads(recommender, rng, bench, partial(os.sched_setaffinity, 0, usable[:FEW_CORES]))
 
 
-def _threads(recommender: Recommender, rng: Any, bench: AnswersBench, begin: Begin | None = None) -> Threads:
+def _threads(recommender: Recommender, rng: Any, bench: AnswersBench, begin: Work | None = None) -> Threads:
     """Let several threads ask for one user after the other at the same time, each once for what is done once.
 
     Batches of every size that so many threads can make have been asked before, as `semrec warm` does: a GPU records

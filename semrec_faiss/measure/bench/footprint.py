@@ -17,12 +17,12 @@ from semrec_faiss.measure.instruments.processes import (
     semrec,
     time_process,
 )
+from semrec_faiss.measure.trials.tested_index import ON_CPU
 from semrec_faiss.progress import Progress
 from semrec_faiss.search.recommender import Recommender
 
 _NO_PEAK = NotMeasured("this system does not count a process's peak memory")
 _NO_DATA = NotMeasured("the data folder that the index was built from is not there")
-_ON_CPU = NotMeasured("the index is searched on the CPU")
 
 
 def process_times(recommender: Recommender, path: Path, runs: int, progress: Progress) -> Processes:
@@ -38,7 +38,7 @@ def process_times(recommender: Recommender, path: Path, runs: int, progress: Pro
     commands = {"help": ["--help"], "similar_cpu": similar}
     if recommender.index.device.gpus:
         commands["similar_gpu"] = ["device.kind=gpu" if part == "device.kind=cpu" else part for part in similar]
-    times: dict[str, Times | NotMeasured] = {"similar_gpu": _ON_CPU}
+    times: dict[str, Times | NotMeasured] = {"similar_gpu": ON_CPU}
     for name, command in commands.items():
         timing = time_process(semrec(*command), repeats=runs, what=f"semrec {command[0]}", progress=progress)
         times[name] = timing.told()

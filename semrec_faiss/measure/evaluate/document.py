@@ -27,8 +27,6 @@ from semrec_faiss.progress import Progress, silent
 
 MOST_PROFILES = 1000
 
-DEFAULT_PROFILE = Profile()
-
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from semrec_faiss.config.profile import Profile
+from semrec_faiss.config.profile import PLAIN, Profile
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.measure.documents.stamp import Stamp
 from semrec_faiss.measure.evaluate.config import EvaluateSettings, EvaluationSweep, ProfileGrid
-from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
 from semrec_faiss.measure.evaluate.evaluator import Evaluator
 from semrec_faiss.measure.evaluate.lists import LENGTH
 from semrec_faiss.measure.evaluate.record import (
@@ -176,14 +175,14 @@ def distinct_profiles(
 def plain_form(profile: Profile) -> tuple[Profile, str]:
     """Return the profile that makes the same lists with fewest settings, and why it does."""
     same, reasons = profile, []
-    if profile.weights != "liked" and profile.liked != DEFAULT_PROFILE.liked:
-        same = same.model_copy(update={"liked": DEFAULT_PROFILE.liked})
+    if profile.weights != "liked" and profile.liked != PLAIN.liked:
+        same = same.model_copy(update={"liked": PLAIN.liked})
         reasons.append("its weights are those of all ratings")
-    if profile.interests == 1 and profile.merge != DEFAULT_PROFILE.merge:
-        same = same.model_copy(update={"merge": DEFAULT_PROFILE.merge})
+    if profile.interests == 1 and profile.merge != PLAIN.merge:
+        same = same.model_copy(update={"merge": PLAIN.merge})
         reasons.append("one interest has one list, which nothing is merged with")
-    if not profile.popularity and profile.pool != DEFAULT_PROFILE.pool:
-        same = same.model_copy(update={"pool": DEFAULT_PROFILE.pool})
+    if not profile.popularity and profile.pool != PLAIN.pool:
+        same = same.model_copy(update={"pool": PLAIN.pool})
         reasons.append("without popularity no pool is reordered")
     elif profile.popularity and profile.pool < LENGTH:
         same = same.model_copy(update={"pool": LENGTH})

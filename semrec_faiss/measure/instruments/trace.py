@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from semrec_faiss.measure.documents.fields import Amount, AtLeastOne, Part, Shar
 from semrec_faiss.measure.documents.gaps import WithGaps
 from semrec_faiss.measure.documents.results import NotMeasured, save_text
 from semrec_faiss.measure.instruments.cuda_time import ClockTimes, cuda_torch, event_times, on_torch_stream
+from semrec_faiss.measure.instruments.timing import Work
 
 LARGEST = 10
 """Kernels that the table names."""
-
-Work = Callable[[], object]
 
 
 class Kernel(Part):

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from semrec_faiss.config.index_types import Settings
 from semrec_faiss.config.paths import LocalPath
+from semrec_faiss.measure.documents.fields import Text
 from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, Name, QuerySettings, Seconds, as_list, distinct
 
 MOST_K = 2048
@@ -18,8 +19,7 @@ MOST_BATCH = 1_000_000
 AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
 Counts = Annotated[tuple[AtLeastOne, ...], BeforeValidator(as_list), Field(min_length=1)]
 Folders = Annotated[tuple[LocalPath, ...], BeforeValidator(as_list), Field(min_length=1)]
-Filled = Annotated[str, Field(min_length=1)]
-Clauses = Annotated[tuple[Filled, ...], BeforeValidator(as_list)]
+Clauses = Annotated[tuple[Text, ...], BeforeValidator(as_list)]
 
 
 class Sweep(Settings):
@@ -37,7 +37,7 @@ class Sweep(Settings):
     k: Counts = (10,)
     batch: Counts = (1, 100)
     filters: Clauses = ()
-    slice: Filled | None = None
+    slice: Text | None = None
     repeats: Annotated[int, Field(ge=2, strict=True)] = 20
     warmup: Annotated[int, Field(ge=0, strict=True)] = 2
     time_budget_s: Seconds | None = None

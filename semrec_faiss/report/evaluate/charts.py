@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from semrec_faiss.report.page.charts import load_altair
+from semrec_faiss.report.page.charts import Row, load_altair
 
 ROW_HEIGHT = 19
 """Pixels of one mean and its interval."""
 
 WINNER, OTHERS = KINDS = ("the winner", "the others")
-
-Row = dict[str, Any]
 
 
 def interval_chart(rows: Sequence[Row], title: str) -> Any:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semrec_faiss.measure.evaluate.document import DEFAULT_PROFILE
+from semrec_faiss.config.profile import PLAIN
 from semrec_faiss.measure.evaluate.evaluator import KS, RECOMMENDER
 from semrec_faiss.measure.evaluate.record import Mean, MeasuredProfile, Summary, Winner
 from semrec_faiss.measure.evaluate.results import EvaluationResults
@@ -146,7 +146,7 @@ def _profiles(here: Sequence[MeasuredProfile], evaluation: Winner | None, name: 
     chosen = next((one for one in here if evaluation is not None and one.profile == evaluation.profile), None)
     drawn = list(here[:MOST_DRAWN])
     # The defaults tell how much there is to win.
-    drawn += [record for record in here[MOST_DRAWN:] if record.profile == DEFAULT_PROFILE]
+    drawn += [record for record in here[MOST_DRAWN:] if record.profile == PLAIN]
     told = "all" if len(drawn) == len(here) else f"the best {MOST_DRAWN} and the defaults, of {len(here)}"
     caption = (
         f"{_told(by)} of {told} profiles, on the titles liked before those left out last, with 95% confidence "

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from semrec_faiss.measure.evaluate.evaluator import AS_GIVEN, CHANCE, KS, POPULAR, RECOMMENDER, TOGETHER
 from semrec_faiss.measure.evaluate.record import Mean, MeasuredProfile, Summary
 from semrec_faiss.measure.quality.held_out_metrics import PER_USER
 from semrec_faiss.report.evaluate.charts import OTHERS, WINNER
-
-Row = dict[str, Any]
+from semrec_faiss.report.page.charts import Row
 
 METHOD_NAMES = {
     RECOMMENDER: "the winner",

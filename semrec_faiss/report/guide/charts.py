@@ -7,11 +7,9 @@ from typing import Any
 
 from semrec_faiss.measure.guide.details import Kind
 from semrec_faiss.report.page.axes import bar_axis, bar_ends, log_ticks
-from semrec_faiss.report.page.charts import load_altair, titled
+from semrec_faiss.report.page.charts import Row, load_altair, titled
 from semrec_faiss.report.page.document import Chart
 from semrec_faiss.report.page.palette import DEVICE_COLOURS, GREYS, PAPER
-
-Row = dict[str, Any]
 
 BAR_STEP = 40
 ROW_STEP = 58

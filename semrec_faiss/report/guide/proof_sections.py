@@ -7,8 +7,9 @@ import re
 from semrec_faiss.measure.guide.details import Certificate, MachineCost, MemoryDetails
 from semrec_faiss.measure.guide.record import GuideResults
 from semrec_faiss.measure.instruments.index_memory_record import GpuMemory
-from semrec_faiss.report.guide.charts import Row, cost_chart, memory_chart
+from semrec_faiss.report.guide.charts import cost_chart, memory_chart
 from semrec_faiss.report.guide.test_sections import criteria_of, device_names, failure
+from semrec_faiss.report.page.charts import Row
 from semrec_faiss.report.page.document import Block, Cell, Column, Columns, Section, Table, Text, Value
 from semrec_faiss.report.page.numbers import as_change, as_gb, as_money, as_share
 

@@ -19,11 +19,11 @@ from semrec_faiss.measure.guide.details import (
 )
 from semrec_faiss.measure.guide.record import GuideResults
 from semrec_faiss.report.guide.charts import (
-    Row,
     filters_chart,
     throughput_chart,
     times_chart,
 )
+from semrec_faiss.report.page.charts import Row
 from semrec_faiss.report.page.document import Block, Cell, Column, Columns, Section, Table, Text, Value
 from semrec_faiss.report.page.names import one_percent_sign
 from semrec_faiss.report.page.numbers import as_ms, as_share, as_unit, status

@@ -29,6 +29,10 @@ COLOURS_ON_DARK = ("#6fa3ea", "#f0a053", "#5cc79b", "#e07fb0", "#a893ec", "#83bc
 _INK = {"light": ("#1f2430", "#5b6472", "#e2e6ec"), "dark": ("#e6e9ef", "#9aa4b2", "#333a46")}
 
 
+Row = dict[str, Any]
+"""What a chart draws as one mark or more: values by the names of its fields."""
+
+
 def load_altair() -> Any:
     """Import altair.
 

@@ -10,11 +10,11 @@ from typing import Any
 from semrec_faiss.measure.trials.frontier import frontier
 from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.report.page.axes import log_axis, log_domain, log_scale, recall_axis, recall_domain
-from semrec_faiss.report.page.charts import load_altair, panels_of, titled
+from semrec_faiss.report.page.charts import Row, load_altair, panels_of, titled
 from semrec_faiss.report.page.label_places import FONT_SIZE, Point, place_labels
 from semrec_faiss.report.page.palette import GREYS, PAPER, TYPE_COLOURS, Look, type_of
 from semrec_faiss.report.sweep.marks import lines_of, points_of
-from semrec_faiss.report.sweep.rows import Row, row_of
+from semrec_faiss.report.sweep.rows import row_of
 
 PANEL_HEIGHT = 270
 TITLES = {"p50_ms": "median latency of a batch, ms (log scale)", "qps": "queries a second, mean (log scale)"}

@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semrec_faiss.report.page.charts import WIDE, legend_columns
+from semrec_faiss.report.page.charts import WIDE, Row, legend_columns
 from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.numbers import as_recall
 from semrec_faiss.report.page.palette import Look
-from semrec_faiss.report.sweep.rows import Row
 
 _DASHES = ([1, 0], [5, 3], [2, 2])
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
+from semrec_faiss.report.page.charts import Row
 
-Row = dict[str, Any]
 """What a chart draws: names with their unit, as Vega-Lite has them."""
 
 ENOUGH = 0.95

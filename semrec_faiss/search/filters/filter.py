@@ -85,7 +85,7 @@ class Filter:
     @cached_property
     def says_something(self) -> bool:
         """Whether there is anything that a title must satisfy."""
-        return self != _EVERYTHING
+        return self != EVERYTHING
 
     def clauses(self, catalog: Catalog) -> tuple[str, ...]:
         """Return the WHERE clauses that together say this; none when everything matches.
@@ -116,7 +116,7 @@ class Filter:
         return tuple(clauses)
 
 
-_EVERYTHING = Filter()
+EVERYTHING = Filter()
 
 
 def parse_years(text: str) -> tuple[int | None, int | None]:

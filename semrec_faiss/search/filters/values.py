@@ -10,11 +10,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 import numpy as np
 
 from semrec_faiss.data.folder.database import quoted_text
-from semrec_faiss.data.folder.field_types import EXACT_IN_DOUBLE
+from semrec_faiss.data.folder.field_types import EXACT_IN_DOUBLE, INTEGERS
 from semrec_faiss.errors import UsageError, quoted
 
-_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
-_WHOLE = (*_SIGNED, *(f"U{name}" for name in _SIGNED))
 _FLOATS = ("FLOAT", "DOUBLE")
 _OTHERS = ("BOOLEAN", "DATE", "TIME", "TIMESTAMP", "UUID")
 
@@ -104,7 +102,7 @@ def days_of(text: str, kind: str) -> tuple[str, str] | None:
 
 def holds_numbers(kind: str) -> bool:
     """Tell whether a field of this type holds numbers."""
-    return kind in _WHOLE or kind in _FLOATS or kind.startswith("DECIMAL")
+    return kind in INTEGERS or kind in _FLOATS or kind.startswith("DECIMAL")
 
 
 def has_order(kind: str) -> bool:

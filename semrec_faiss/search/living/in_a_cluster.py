@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import Any
 
 IN_A_CLUSTER = "ray://"
+"""What addresses of indexes in shards begin with, which questions take and commands that change one don't."""
+
 CLUSTER_RECOMMENDER = ("semrec_faiss.cluster.recommender", "ClusterRecommender")
-"""What opens addresses that begin so."""
+"""What opens them."""
 
 
 def cluster_recommender() -> Any:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.arrays import Mask, Rows, Values
-from semrec_faiss.config.profile import Profile
+from semrec_faiss.config.profile import PLAIN, Profile
 from semrec_faiss.data.interactions.profiles import profile_weights
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError, quoted
@@ -42,7 +42,6 @@ FIRST_PLACES, MOST_PLACES = 1_000, 16_000
 """Places of a user's list among which a title is looked for, at first and at most."""
 
 
-PLAIN = Profile()
 """What an index without a profile serves."""
 
 
