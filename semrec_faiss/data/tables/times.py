@@ -38,6 +38,10 @@ class Times:
     sql: str
 
 
+_DATE = "coalesce(isfinite(TRY_CAST(time AS TIMESTAMPTZ)), false)"
+"""The SQL of whether a text is a time, which has its year first; a cast takes infinity for one, too."""
+
+
 def find_times(
     connection: DuckDBPyConnection, file: str, place: Place, kind: str | None, unit: str | None
 ) -> Times | None:
@@ -61,8 +65,8 @@ def find_times(
     elif kind.startswith(("DATE", "TIMESTAMP")):
         raw = "epoch(time)::BIGINT"
     else:
-        raw = "coalesce(epoch(TRY_CAST(time AS TIMESTAMPTZ))::BIGINT, TRY_CAST(time AS HUGEINT))"
-        number = not _one(connection, f"SELECT count(*) FROM {file} WHERE TRY_CAST(time::VARCHAR AS HUGEINT) IS NULL")
+        number = not _one(connection, f"SELECT count(*) FROM {file} WHERE {_DATE}")
+        raw = "TRY_CAST(time AS HUGEINT)" if number else f"CASE WHEN {_DATE} THEN epoch(time::TIMESTAMPTZ)::BIGINT END"
     rows, some, low, high = connection.execute(
         f"SELECT count(*), count({raw}), min({raw}), max({raw}) FROM {file}"
     ).fetchall()[0]
@@ -72,7 +76,8 @@ def find_times(
         odd = first_odd_row(connection, file, "time", f"({raw}) IS NULL")
         assert odd is not None, "there are such rows"
         raise DataError(
-            f"{odd.told(place, 'time')}; every row needs one, in seconds since 1970 or with its year first",
+            f"{odd.told(place, 'time')}; every row needs one, in seconds since 1970 or, in all rows, with its year"
+            " first",
             fix="write every row's, such as 2020-01-31 12:00:00, or say --map time=- to do without times",
         )
     if not number:
