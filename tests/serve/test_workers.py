@@ -43,7 +43,7 @@ from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.workers import frames
 from semrec_faiss.serve.workers.child import Part
 from semrec_faiss.serve.workers.doors import Doors, handed_over
-from semrec_faiss.serve.workers.hanging import MOST_LOOKS, Beats, beat_on
+from semrec_faiss.serve.workers.hanging import MOST_LOOKS, Beats, beat_on, beating_at_work
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
 from semrec_faiss.serve.workers.restarting import FIRST_SECONDS, LONGEST_SECONDS, Restarts
@@ -497,6 +497,56 @@ def test_a_worker_that_hangs_is_replaced(owner: str, index: Path) -> None:
         process.process.kill()
         raise
     assert process.end() == 0, "".join(process.said)
+
+
+HANGS = """
+import sys, threading
+from pathlib import Path
+if sys.argv[0] == "-m" and Path({told!r}).exists():
+    from semrec_faiss.serve.asking.serving import Serving
+    Serving.load = lambda _: threading.Event().wait()
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_while_it_opens_the_index_is_replaced(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: nobody noticed, and the service went on with one worker less."""
+    told = tmp_path / "hang"
+    (tmp_path / "sitecustomize.py").write_text(HANGS.format(told=str(told)))
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    process = Process(index, "--workers", "2", "--owner", "never", program=LOOKS)
+    try:
+        told.touch()
+        _children(process)[-1].kill()
+        process.until(lambda: any("hangs: for 5 s it has computed nothing" in line for line in process.said))
+        told.unlink()
+        process.until(lambda: len(_alive(process)) == 2 and _samples(process.port)["semrec_workers_fallen_total"] >= 2)
+        assert _samples(process.port)["semrec_workers_hung_total"] >= 1
+    except BaseException:
+        process.process.kill()
+        raise
+    assert process.end() == 0, "".join(process.said)
+
+
+def test_who_opens_the_index_beats_while_it_computes_or_waits_for_the_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semrec_faiss.serve.workers.hanging.LOOK_SECONDS", 0.02)
+    tallies, waits = Tallies(), threading.Event()
+    beats = lambda: tallies.total(tallies.beats)  # noqa: E731 - at once
+    with beating_at_work(tallies, waits.is_set):
+        until(lambda: beats() > 0)
+        until(lambda: beats() > 5 or not sum(range(10_000)))  # which computes
+        time.sleep(0.1)
+        before = beats()
+        time.sleep(0.3)
+        assert beats() < before + 5
+        waits.set()
+        until(lambda: beats() > before + 3)
+    before = beats()
+    time.sleep(0.1)
+    assert beats() == before
 
 
 PRINTS = """

@@ -30,7 +30,7 @@ from semrec_faiss.serve.settings import ServeConfig
 from semrec_faiss.serve.tallies import Tallies
 from semrec_faiss.serve.tls import check_tls
 from semrec_faiss.serve.workers.doors import handed_over
-from semrec_faiss.serve.workers.hanging import beat, beat_on
+from semrec_faiss.serve.workers.hanging import beat, beat_on, beating_at_work
 from semrec_faiss.serve.workers.owner import DeviceOwner
 from semrec_faiss.serve.workers.remote import RemoteDevice
 from semrec_faiss.serve.workers.serving import RemoteServing
@@ -98,7 +98,10 @@ def _work(part: Part, config: ServeConfig, say: Say) -> None:
     service = Service(config, metrics, serving)
     service.handlers.after_reload = lambda: os.kill(os.getppid(), signal.SIGHUP)  # and so the other workers
     serving.after_taking = lambda name: say({"serving": name})
-    _load(serving, part.joins)  # before the door is opened, so that who gets in is answered
+    is_owned = part.device is not None
+    with beating_at_work(tallies, lambda: is_owned and serving.waiting > 0):
+        say({"opening": True})
+        _load(serving, part.joins)  # before the door is opened, so that who gets in is answered
 
     def listening(address: str) -> None:
         beat(asyncio.get_running_loop(), tallies, lambda: service.handlers.seconds_overdue > HUNG_SECONDS)

@@ -67,6 +67,7 @@ class _Supervisor:
         self._running = set(range(config.workers))  # or to be started again
         self._restarts = Restarts()
         self._why: dict[int, str] = {}  # a worker is about to fall
+        self._opening_workers: set[int] = set()
         self._listening_workers: set[int] = set()
         self._to_reload: set[int] = set()
         self._serving: str | None = None  # what workers answer from, as the last one that took something has told
@@ -85,10 +86,10 @@ class _Supervisor:
                 self._wait_for({self._config.workers})
             for number in self._running:
                 self._begin(number)
+            threading.Thread(target=self._look_for_hanging, daemon=True).start()
             address = self._wait_for(self._running)
             if not self._is_ending:
                 self._listening(address)
-            threading.Thread(target=self._look_for_hanging, daemon=True).start()
             self._watch()
         finally:
             self._close()
@@ -132,10 +133,14 @@ class _Supervisor:
             if "serving" in told:
                 self._serving = told["serving"]
                 continue
+            if "opening" in told:
+                self._opening_workers.add(number)
+                continue
             if "listening" in told:
                 self._listens(number)
             self._events.put((number, told))
         child.wait()
+        self._opening_workers.discard(number)
         self._listening_workers.discard(number)
         self._events.put((number, None))
 
@@ -201,22 +206,25 @@ class _Supervisor:
         while not self._is_ending:
             time.sleep(LOOK_SECONDS)
             workers = self._listening_workers - {owner}
-            hanging = beats.look(self._listening_workers.copy() if workers else workers)
+            hanging = beats.look(self._listening_workers | self._opening_workers if workers else workers)
             if self._is_ending or not hanging:
                 continue
             if owner in hanging:
                 self._end_hanging(owner)
-            elif len(workers) == self._config.workers:
+            elif len(workers | {hanging[0]}) == self._config.workers:
                 self._end_hanging(hanging[0])
 
     def _end_hanging(self, number: int) -> None:
         why = f"hangs: for {MOST_LOOKS * LOOK_SECONDS:.0f} s its event loop has not run, or a search has hung"
+        if number in self._opening_workers:
+            why = f"hangs: for {MOST_LOOKS * LOOK_SECONDS:.0f} s it has computed nothing, though it opens the index"
         if number == self._config.workers:
             told = {"error": "DeviceError", "message": f"the owner of the device {why}", "fix": "start it again"}
             self._events.put((number, told))
         else:
             self._why[number] = why
         self._tallies.add(self._tallies.hung)
+        self._opening_workers.discard(number)
         self._listening_workers.discard(number)
         self._send(number, signal.SIGKILL)
 
@@ -226,7 +234,8 @@ class _Supervisor:
 
     def _fallen(self, number: int) -> DeviceError:
         what = "the owner of the device" if number == self._config.workers else f"worker {number}"
-        return DeviceError(f"{what} has fallen ({self._code(number)})", fix="the log above says more; start it again")
+        why = self._why.get(number, f"has fallen ({self._code(number)})")
+        return DeviceError(f"{what} {why}", fix="the log above says more; start it again")
 
     def _end(self) -> None:
         self._is_ending = True
@@ -259,6 +268,7 @@ class _Supervisor:
 
     def _listens(self, worker: int) -> None:
         self._restarts.answers(worker)
+        self._opening_workers.discard(worker)
         self._listening_workers.add(worker)
         self._catch_up(worker)
 
