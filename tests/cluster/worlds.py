@@ -16,8 +16,11 @@ import pytest
 from conftest import HANG_SECONDS, MadeFolder
 from numpy.typing import NDArray
 
+from semrec_faiss.cluster.saved import listed_in
 from semrec_faiss.cluster.shards import OpenShards
 from semrec_faiss.cluster.workers.lists import ListMaker
+from semrec_faiss.index.generations.directory import IndexDirectory
+from semrec_faiss.index.generations.shards import ShardList
 
 NODE = {"num_cpus": 4, "object_store_memory": 80 << 20, "include_log_monitor": False}
 """A machine of a cluster, with as few processes beside it as Ray allows."""
@@ -42,6 +45,11 @@ class World:
     whole: Path
     sharded: Path
     config: dict[str, Any]
+
+
+def listed(index: Path) -> ShardList:
+    """Return the shards of the generation in use."""
+    return listed_in(IndexDirectory(index).current())
 
 
 def give_up(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import HANG_SECONDS
@@ -46,6 +47,12 @@ class OpenedPage:
             drawn = self.chart(chart.name)
             assert "<svg" in drawn, f"{chart.name} is not drawn"
             assert "could not be drawn" not in drawn
+
+
+def section(document: Document, title: str) -> list[Any]:
+    """Return what stands under a heading."""
+    (found,) = [one.blocks for one in document.sections if one.title == title]
+    return list(found)
 
 
 @pytest.fixture

@@ -23,11 +23,10 @@ from semrec_faiss.cluster.publish.updating import compact_shards, update_shards
 from semrec_faiss.cluster.publish.verifying import verify_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
-from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.generations.shards import ShardList, read_shards
+from semrec_faiss.index.generations.shards import ShardList
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import update_index
-from tests.cluster.worlds import World, give_up
+from tests.cluster.worlds import World, give_up, listed
 
 OTHER = "127.0.0.2"
 START = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; main()"
@@ -89,12 +88,6 @@ def _same(sharded: Recommender, whole: Path) -> None:
     np.testing.assert_array_equal(found.scores, expected.scores)
 
 
-def _listed(index: Path) -> ShardList:
-    listed = read_shards(IndexDirectory(index).current())
-    assert listed is not None
-    return listed
-
-
 def _nodes(listed: ShardList) -> list[list[str | None]]:
     return [[place.node for place in shard.places] for shard in listed.shards]
 
@@ -109,7 +102,7 @@ def test_each_machine_serves_changes_and_proves_what_its_own_disk_holds(
     whole = tmp_path / "whole"
     with _a_machine_with_its_own(disk, cluster) as machine:
         build_shards(config_from_dict(world.config | {"output": str(index)}), 2)
-        assert _nodes(_listed(index)) == [[here], [OTHER]]
+        assert _nodes(listed(index)) == [[here], [OTHER]]
         assert [path.name for path in (index / "shards/gen-000001").iterdir()] == ["00000"], "the other lies there"
         verify_shards(index)
         with ClusterRecommender.open(index, patience_s=HANG_SECONDS) as sharded:
@@ -119,19 +112,19 @@ def test_each_machine_serves_changes_and_proves_what_its_own_disk_holds(
             metadata.write_text(metadata.read_text(encoding="utf-8").replace('"m0', '"n0'), encoding="utf-8")
             with pytest.warns(RuntimeWarning, match="shard 1 of 2 has 549 of 696 titles, .*`semrec compact` divides"):
                 assert sharded.update(more, where="year = 1950", compact_at=1.0).titles.removed == 5
-            assert _nodes(_listed(index)) == [[here], [OTHER]]
+            assert _nodes(listed(index)) == [[here], [OTHER]]
             shutil.copytree(world.whole, whole)
             update_index(whole, Change(more, where="year = 1950"), compact_at=None)
             _same(sharded, whole)
             assert compact_shards(index).manifest.segments is None
-            assert [(shard.first, shard.titles) for shard in _listed(index).shards] == [(0, 348), (348, 348)]
-            assert _nodes(_listed(index)) == [[here], [OTHER]]
+            assert [(shard.first, shard.titles) for shard in listed(index).shards] == [(0, 348), (348, 348)]
+            assert _nodes(listed(index)) == [[here], [OTHER]]
             assert sharded.refresh()
             _same(sharded, whole)
             verify_shards(index)
 
             build_shards(config_from_dict(world.config | {"output": str(twice)}), 2, replicas=2)
-            assert _nodes(_listed(twice)) == [[here, OTHER], [OTHER, here]]
+            assert _nodes(listed(twice)) == [[here, OTHER], [OTHER, here]]
             verify_shards(twice)
             with ClusterRecommender.open(twice, replicas=2, patience_s=HANG_SECONDS) as both:
                 _same(both, world.whole)
@@ -157,5 +150,5 @@ def test_each_machine_serves_changes_and_proves_what_its_own_disk_holds(
                         partial.similar("n00390")
                 with pytest.warns(RuntimeWarning, match=f"is changed without {OTHER}, which is away"):
                     assert both.update(remove_titles=["m00299"], compact_at=None).titles.removed == 1
-                assert _nodes(_listed(twice)) == [[here, OTHER], [here]], "what is away was not changed"
+                assert _nodes(listed(twice)) == [[here, OTHER], [here]], "what is away was not changed"
                 assert both.index.count == 300

@@ -22,10 +22,10 @@ from semrec_faiss.cluster.publish.verifying import verify_shards
 from semrec_faiss.cluster.recommender import ClusterRecommender
 from semrec_faiss.config.reading import config_from_dict
 from semrec_faiss.index.generations.directory import IndexDirectory
-from semrec_faiss.index.generations.shards import ShardList, read_shards
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import update_index
 from tests.cluster import worlds
+from tests.cluster.worlds import listed
 from tests.index.update.living_worlds import Draws, Model, begun, write_folder
 from tests.index.update.test_updating import FLAT, everything, step
 
@@ -37,12 +37,6 @@ def _built(model: Model, root: Path, shards: int = 3, **more: Any) -> Path:
     config = {"dataset": str(data), "output": str(root / "index"), "device": "cpu", "index": FLAT} | more
     build_shards(config_from_dict(config), shards)
     return root / "index"
-
-
-def _listed(index: Path) -> ShardList:
-    listed = read_shards(IndexDirectory(index).current())
-    assert listed is not None
-    return listed
 
 
 def _assert_as_rebuilt(sharded: Recommender, model: Model, draws: Draws, root: Path) -> None:
@@ -64,9 +58,9 @@ def test_random_updates_answer_as_a_rebuild_in_an_index_that_stays_open(cluster:
         before = everything(sharded, model, draws)
         verified = verify_shards(index)
         assert verified.known_answers > 0
-        kept = _listed(index)
+        kept = listed(index)
         assert compact_shards(index).manifest.segments is None
-        assert [shard.first for shard in _listed(index).shards] == [shard.first for shard in kept.shards]
+        assert [shard.first for shard in listed(index).shards] == [shard.first for shard in kept.shards]
         assert sharded.refresh()
         assert everything(sharded, model, draws) == before
         verify_shards(index)
@@ -77,14 +71,14 @@ def test_only_what_a_change_concerns_is_changed(cluster: Any, tmp_path: Path) ->
     model, draws = begun(6)
     index = _built(model, tmp_path / "first")
     ids = list(model.titles)
-    before = _listed(index)
+    before = listed(index)
     with ClusterRecommender.open(index) as sharded:
         was = [about.pid for about in sharded.shards.opened()]
         new = draws.titles(2)
         done = sharded.update(write_folder(tmp_path / "change", new), compact_at=None)
         model.put_titles(new)
         assert (done.titles.new, done.title_count) == (2, 62)
-        after = _listed(index)
+        after = listed(index)
         assert after.shards[:2] == before.shards[:2]
         assert after.shards[2].folder == "shards/gen-000002/00002"
         assert after.starts.tolist() == [0, 20, 40, 62]
@@ -96,7 +90,7 @@ def test_only_what_a_change_concerns_is_changed(cluster: Any, tmp_path: Path) ->
         done = sharded.update(remove_titles=[*ids[20:40], "m77777"], where=f"media_id = '{ids[0]}'", compact_at=None)
         model.remove([*ids[20:40], ids[0]], [])
         assert (done.titles.removed, done.titles.unknown, done.title_count) == (21, 1, 41)
-        assert [shard.titles for shard in _listed(index).shards] == [19, 22], "a shard without titles is no more"
+        assert [shard.titles for shard in listed(index).shards] == [19, 22], "a shard without titles is no more"
         _assert_as_rebuilt(sharded, model, draws, tmp_path / "rebuilt")
 
         last = list(model.titles)[19:]
@@ -139,7 +133,7 @@ def test_users_made_of_their_histories_are_those_of_one_index(cluster: Any, tmp_
     with ClusterRecommender.open(index) as sharded:
         counted = update_shards(index, change, asks=sharded.saved, dry_run=True)
         assert counted.title_count == 59
-        assert _listed(index).count == 60
+        assert listed(index).count == 60
         found = update_shards(index, change, asks=sharded.saved, compact_at=None)
         expected = update_index(whole, change, compact_at=None)
         assert found.titles == expected.titles == counted.titles
@@ -244,7 +238,7 @@ def test_a_shard_that_has_grown_far_beyond_the_others_is_told_and_divided_anew(
 ) -> None:
     model, draws = begun(9)
     index = _built(model, tmp_path / "first")
-    assert _listed(index).uneven is None
+    assert listed(index).uneven is None
     new, gone = draws.titles(63), list(model.titles)[2:5]
     folder = write_folder(tmp_path / "change", new)
     (tmp_path / "gone").write_text("\n".join(gone))
@@ -255,10 +249,10 @@ def test_a_shard_that_has_grown_far_beyond_the_others_is_told_and_divided_anew(
     assert told in " ".join(result.err.split())
     assert semrec("info", index, "--json").document["uneven"] == f"{told}: `semrec compact` divides them anew"
     semrec("compact", index, "--ray", "auto")
-    assert [shard.titles for shard in _listed(index).shards] == [40, 40, 40]
+    assert [shard.titles for shard in listed(index).shards] == [40, 40, 40]
     assert semrec("info", index, "--json").document["uneven"] is None
     with ClusterRecommender.open(index) as sharded:
         _assert_as_rebuilt(sharded, model, draws, tmp_path / "rebuilt")
     verify_shards(index)
-    assert all(len(list((index / shard.folder).glob("gen-*"))) == 1 for shard in _listed(index).shards)
+    assert all(len(list((index / shard.folder).glob("gen-*"))) == 1 for shard in listed(index).shards)
     assert IndexDirectory(index).rollback().manifest.count == 120

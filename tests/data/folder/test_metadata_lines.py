@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,7 @@ from hypothesis import strategies as st
 from semrec_faiss.data.folder.metadata_lines import inspect_metadata
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError
-
-Entry = dict[str, Any]
-
-
-def write_lines(path: Path, lines: Sequence[str | bytes], end: bytes = b"\n") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join((line.encode() if isinstance(line, str) else line) + end for line in lines))
-    return path
+from tests.data.titles.made_titles import Entry, write_lines
 
 
 def error_of(path: Path, **options: Any) -> str:

@@ -37,6 +37,7 @@ from semrec_faiss.data.synthetic.write import write_synthetic
 from semrec_faiss.data.users import read_user_ids
 from semrec_faiss.errors import StorageError, UsageError
 from semrec_faiss.storage import new_file
+from tests.data.synthetic.test_workers import bytes_of
 
 
 def write(out: Path, **changes: object) -> Path:
@@ -52,10 +53,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def titles_of(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "media/metadata.jsonl").read_text().splitlines()]
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_the_layout_is_that_of_a_data_folder(world: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import Semrec, run_python
+from conftest import Semrec
 
 from semrec_faiss import IndexWriter, Recommender
 from semrec_faiss.config.profile import Profile
@@ -156,28 +155,12 @@ def test_a_run_that_breaks_off_goes_on_and_ends_the_same(plan: MakePlan, tmp_pat
         run(plan(), watch=stop)
     kept = lines(plan())
     assert len(kept) == 3
+    assert not (plan().sweep.folder / "evaluation.json").exists()
     with (tmp_path / "results" / "tiny" / "trials.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"digest":"torn')  # what a process leaves that is killed while it writes
     resumed = run(plan())
     assert resumed.measured_now == 3
     assert lines(plan())[:3] == kept
-    assert [lasting(one) for one in resumed.records] == [lasting(one) for one in expected.records]
-    assert resumed.document is not None
-    assert expected.document is not None
-    assert resumed.document.evaluations == expected.document.evaluations
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_and_ends_the_same(plan: MakePlan, tmp_path: Path) -> None:
-    made = plan()
-    done = run_python(Path(__file__).with_name("kill_evaluation.py"), tmp_path / "sweep.yaml", 2)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
-    assert len(lines(made)) == 2
-    assert not (made.sweep.folder / "evaluation.json").exists()
-    resumed = run(made)
-    assert resumed.measured_now == 4
-    expected = run(plan(top={"name": "whole"}))
     assert [lasting(one) for one in resumed.records] == [lasting(one) for one in expected.records]
     assert resumed.document is not None
     assert expected.document is not None

@@ -27,6 +27,7 @@ from semrec_faiss.report.evaluate.page import evaluation_page, write_evaluation_
 from semrec_faiss.report.evaluate.rows import flat_row, method_rows, profile_rows
 from semrec_faiss.report.page.document import Cell, Document, Facts, Table, Text
 from semrec_faiss.report.page.files import csv_of
+from tests.report.conftest import section
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +56,6 @@ def results(tmp_path_factory: pytest.TempPathFactory, rated_index: Any) -> Evalu
 @pytest.fixture(scope="module")
 def document(results: EvaluationResults) -> Document:
     return evaluation_page(results)
-
-
-def section(document: Document, title: str) -> list[Any]:
-    (found,) = [one.blocks for one in document.sections if one.title == title]
-    return list(found)
 
 
 def test_every_question_has_its_section(document: Document, results: EvaluationResults) -> None:

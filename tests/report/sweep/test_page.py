@@ -31,6 +31,7 @@ from semrec_faiss.report.sweep.page import sweep_document, write_report
 from semrec_faiss.report.sweep.rows import crossings, representatives, row_of, series_of, where
 from semrec_faiss.report.sweep.sections import About, batch_blocks
 from semrec_faiss.report.sweep.two_sweeps import compare_document
+from tests.report.conftest import section
 
 pytestmark = pytest.mark.slow  # a sweep is run for it
 
@@ -70,11 +71,6 @@ def results(tmp_path_factory: pytest.TempPathFactory, make_folder: Callable[...,
 @pytest.fixture(scope="module")
 def document(results: SweepResults) -> Document:
     return sweep_document(results)
-
-
-def section(document: Document, title: str) -> list[Any]:
-    (found,) = [one.blocks for one in document.sections if one.title == title]
-    return list(found)
 
 
 def test_every_question_has_its_section(document: Document) -> None:
@@ -250,16 +246,19 @@ def test_a_data_folder_says_how_many_of_its_trials_were_measured(results: SweepR
 
 
 def test_disturbed_trials_are_marked_where_they_are_chosen(results: SweepResults) -> None:
-    records = [record.model_copy(update={"others_used_cores": 1.84}) for record in results.measured]
-    busy = dataclasses.replace(results, records=records)
+    def beside(cores: float) -> SweepResults:
+        records = [record.model_copy(update={"others_used_cores": cores}) for record in results.measured]
+        return dataclasses.replace(results, records=records)
+
+    busy, count = beside(1.84), len(results.measured)
     facts, text, *_ = section(sweep_document(busy), "Recall against speed: films")[1:]
     assert facts.facts[0][2].endswith("; disturbed: other programs kept 1.8 cores busy")
     assert text.text.startswith("Other programs kept up to 1.8 cores busy during ")
     _, filters = section(sweep_document(busy), "Filters: films")
     assert all(str(row[-1]).endswith(", disturbed") for row in filters.rows if row[-2] is not None)
-    speed = compare_document(results, busy).sections[0]
+    speed = compare_document(beside(0.0), busy).sections[0]  # the fixture's may have been disturbed, too
     (told,) = (one.text for one in speed.blocks if isinstance(one, Text))
-    assert f"{len(records)} of {len(records)} trials of the second" in told
+    assert f"{count} of {count} trials of the second" in told
 
 
 def test_two_sweeps_side_by_side(results: SweepResults) -> None:
