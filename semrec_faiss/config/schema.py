@@ -132,22 +132,23 @@ def device_problems(index: IndexConfig, device: DeviceConfig) -> list[str]:
 
 
 def known_keys() -> list[str]:
-    """Every key that a config file may hold, dotted, sorted: for documentation and its test."""
+    """Every key that a config file may hold, dotted, sorted."""
     keys: set[str] = set()
     for name, field in Config.model_fields.items():
         keys.add(name)
         models = INDEX_TYPES.values() if name == "index" else [field.annotation, *get_args(field.annotation)]
         for model in models:
-            keys |= {f"{name}.{inner}" for inner in _keys_of(model)}
+            keys |= {f"{name}.{inner}" for inner in keys_of(model)}
     return sorted(keys)
 
 
-def _keys_of(model: Any) -> set[str]:
+def keys_of(model: Any) -> set[str]:
+    """Every key of a model and of those in it, dotted."""
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return set()
     keys: set[str] = set()
     for name, field in model.model_fields.items():
         keys.add(name)
         for part in (field.annotation, *get_args(field.annotation)):
-            keys |= {f"{name}.{inner}" for inner in _keys_of(part)}
+            keys |= {f"{name}.{inner}" for inner in keys_of(part)}
     return keys

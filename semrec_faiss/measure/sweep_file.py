@@ -8,8 +8,8 @@ from pathlib import Path
 from semrec_faiss.config.reading import read_source, validated
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError
-from semrec_faiss.measure.evaluate.config import EvaluationSweep, known_evaluation_keys
-from semrec_faiss.measure.sweep.config import Sweep, known_sweep_keys
+from semrec_faiss.measure.evaluate.config import EvaluationSweep
+from semrec_faiss.measure.sweep.config import Sweep
 
 KIND = "evaluate"
 """The key that makes a file one that evaluates recommendations."""
@@ -46,8 +46,3 @@ def _evaluates(source: YamlSource) -> bool:
         return True
     indexes = {"dataset", "grid"} & source.values.keys()
     return not indexes and bool(difflib.get_close_matches(KIND, map(str, source.values), n=1, cutoff=0.7))
-
-
-def known_keys_of_sweeps() -> list[str]:
-    """Every key that a sweep file of either kind may hold: for documentation and its test."""
-    return sorted({*known_sweep_keys(), *known_evaluation_keys()})

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from semrec_faiss.config.index_types import Settings
 from semrec_faiss.config.paths import LocalPath
 from semrec_faiss.config.profile import MOST_INTERESTS, MOST_POPULARITY, Profile
 from semrec_faiss.measure.evaluate.document import MOST_PROFILES
 from semrec_faiss.measure.evaluate.evaluator import METRICS, EvaluationProtocol
-from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, MOST_COUNT, Name, Seconds, Seed, as_list, distinct
+from semrec_faiss.measure.trials.settings import (
+    DEFAULT_RESULTS,
+    MOST_COUNT,
+    Name,
+    Seconds,
+    Seed,
+    as_list,
+    distinct,
+    told_apart,
+)
 
 ASSIGNMENT = re.compile(r"[^=\s]+=.*")
 
@@ -94,11 +102,7 @@ class EvaluateSettings(Settings):
     @field_validator("index")
     @classmethod
     def _told_apart(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
-        names = [folder.name for folder in distinct(folders)]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"two indexes are called {twice!r}, so that results could not tell them apart")
-        return folders
+        return told_apart(distinct(folders), "indexes")
 
     @field_validator("by")
     @classmethod
@@ -140,13 +144,3 @@ class EvaluationSweep(Settings):
     def folder(self) -> Path:
         """Where the results go."""
         return self.results / self.name
-
-
-def known_evaluation_keys() -> list[str]:
-    """Every key of such a file, dotted, sorted: for documentation and its test."""
-
-    def keys(model: type[BaseModel], place: str = "") -> Sequence[str]:
-        return [f"{place}{name}" for name in model.model_fields]
-
-    inside = [*keys(EvaluateSettings, "evaluate."), *keys(ProfileGrid, "evaluate.grid.")]
-    return sorted([*keys(EvaluationSweep), *inside])

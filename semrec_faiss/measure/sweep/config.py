@@ -5,19 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from semrec_faiss.config.index_types import Settings
 from semrec_faiss.config.paths import LocalPath
 from semrec_faiss.measure.documents.fields import Text
-from semrec_faiss.measure.trials.settings import DEFAULT_RESULTS, Name, QuerySettings, Seconds, as_list, distinct
+from semrec_faiss.measure.trials.settings import (
+    DEFAULT_RESULTS,
+    Name,
+    QuerySettings,
+    Seconds,
+    as_list,
+    distinct,
+    told_apart,
+)
 
 MOST_K = 2048
 MOST_BATCH = 1_000_000
+UpToMostK = Annotated[int, Field(ge=1, le=MOST_K, strict=True)]
+UpToMostBatch = Annotated[int, Field(ge=1, le=MOST_BATCH, strict=True)]
 
-
-AtLeastOne = Annotated[int, Field(ge=1, strict=True)]
-Counts = Annotated[tuple[AtLeastOne, ...], BeforeValidator(as_list), Field(min_length=1)]
+Ascending = AfterValidator(lambda values: tuple(sorted(values)))
+AllK = Annotated[tuple[UpToMostK, ...], BeforeValidator(as_list), Field(min_length=1), Ascending]
+Batches = Annotated[tuple[UpToMostBatch, ...], BeforeValidator(as_list), Field(min_length=1), Ascending]
 Folders = Annotated[tuple[LocalPath, ...], BeforeValidator(as_list), Field(min_length=1)]
 Clauses = Annotated[tuple[Text, ...], BeforeValidator(as_list)]
 
@@ -34,8 +44,8 @@ class Sweep(Settings):
     grid: Annotated[tuple[dict[str, Any], ...], BeforeValidator(as_list), Field(min_length=1)]
     results: LocalPath = DEFAULT_RESULTS
     queries: QuerySettings = QuerySettings()
-    k: Counts = (10,)
-    batch: Counts = (1, 100)
+    k: AllK = (10,)
+    batch: Batches = (1, 100)
     filters: Clauses = ()
     slice: Text | None = None
     repeats: Annotated[int, Field(ge=2, strict=True)] = 20
@@ -50,33 +60,9 @@ class Sweep(Settings):
     @field_validator("dataset")
     @classmethod
     def _told_apart(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
-        names = [folder.name for folder in folders]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"two data folders are called {twice!r}, so that results could not tell them apart")
-        return folders
-
-    @field_validator("k")
-    @classmethod
-    def _possible_k(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if max(values) > MOST_K:
-            raise ValueError(f"should be at most {MOST_K}, not {max(values)}")
-        return tuple(sorted(values))
-
-    @field_validator("batch")
-    @classmethod
-    def _possible_batch(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if max(values) > MOST_BATCH:
-            raise ValueError(f"should be at most {MOST_BATCH}, not {max(values)}")
-        return tuple(sorted(values))
+        return told_apart(folders, "data folders")
 
     @property
     def folder(self) -> Path:
         """Where the results go."""
         return self.results / self.name
-
-
-def known_sweep_keys() -> list[str]:
-    """Every key that a sweep file may hold outside its grid, dotted, sorted: for documentation and its test."""
-    queries = {f"queries.{name}" for name in QuerySettings.model_fields}
-    return sorted(set(Sweep.model_fields) | queries)

@@ -42,6 +42,15 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def told_apart(folders: tuple[Path, ...], what: str) -> tuple[Path, ...]:
+    """Refuse folders of one name; raises ValueError, as `distinct`."""
+    names = [folder.name for folder in folders]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two {what} are called {twice!r}, so that results could not tell them apart")
+    return folders
+
+
 MOST_SEED = 2**31 - 1
 """FAISS holds a seed in 32 bits, with a sign."""
 

@@ -12,7 +12,6 @@ from semrec_faiss.config.index_types import FlatIndex, HnswIndex, IvfFlatIndex
 from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.data.interactions.transformation_file import JSON_NAME
 from semrec_faiss.errors import ConfigError, DataError, NotFoundError
-from semrec_faiss.measure.sweep.config import known_sweep_keys
 from semrec_faiss.measure.sweep.grid import Combination, expand
 from semrec_faiss.measure.sweep.plan import TrialsPlan, make_plan
 from semrec_faiss.measure.sweep_file import load_sweep_file
@@ -110,7 +109,7 @@ grid:
         (("name: tiny", "filters: ['']\nname: tiny"), 1, "filters.0: should have at least 1 character"),
         (("name: tiny", "slice: ''\nname: tiny"), 1, "slice: should have at least 1 character"),
         (("dataset: data", "dataset: [a/x, b/x]"), 2, "two data folders are called 'x'"),
-        (("name: tiny", "k: 3000\nname: tiny"), 1, "should be at most 2048, not 3000"),
+        (("name: tiny", "k: 3000\nname: tiny"), 1, "should be less than or equal to 2048, not 3000"),
         (("titles: 10, users: 0", "titles: 0, users: 0"), 3, "at least one title or user must be asked"),
     ],
 )
@@ -231,10 +230,6 @@ def test_cheaper_settings_of_an_index_come_first(tmp_path: Path, data: Path) -> 
     assert [trial.effort[0] for trial in plan.trials] == [0, 1, 2, 3]
     groups = list(plan.groups(frozenset(trial.digest for trial in plan.trials)))
     assert [len(group) for group in groups] == [1, 3], "each index is built once"
-
-
-def test_every_key_of_a_sweep_file_is_known() -> None:
-    assert {"grid", "filters", "queries.seed", "time_budget_s"} <= set(known_sweep_keys())
 
 
 @pytest.mark.parametrize("name", ["sweep-demo", "sweep-gpu"])
