@@ -210,7 +210,7 @@ class VectorIndex(FaissIndex):
         """
         k = self._checked_k(k)
         batch = as_batch(queries, self.dim)
-        if len(batch) > QUERY_BLOCK_ROWS and not self._takes_all:
+        if len(batch) > QUERY_BLOCK_ROWS and self.fused is None:  # a float32 copy of all would cost memory
             starts = range(0, len(batch), QUERY_BLOCK_ROWS)
             blocks = (batch[start : start + QUERY_BLOCK_ROWS] for start in starts)
             asked = zip(blocks, starts, strict=True)
@@ -235,11 +235,6 @@ class VectorIndex(FaissIndex):
             raise score_overflow()
         exact = "proven" if self.is_screened(len(block), k) else self.exact
         return SearchResult(rows, scores, exact, strategy, *unproven)
-
-    @property
-    def _takes_all(self) -> bool:
-        """Whether queries need not be prepared block by block, as a float32 copy of all would cost memory."""
-        return self.fused is not None and self.fused.takes_all
 
     def _prepared_block(self, block: NDArray[Any], first: int) -> Vectors:
         by = ON_HOST if self.fused is None else self.fused.arithmetic

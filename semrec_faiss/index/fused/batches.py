@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from semrec_faiss.index.fused.sending import (
     SENT_APART,
     SENT_IN_PART,
     ByTorch,
+    OddQueriesError,
     Sending,
     UnitLength,
     copied,
@@ -90,21 +91,24 @@ class VectorBatch:
         return VectorBatch(self.vectors[queries], part_of(self.excluded, queries), self.normalize)
 
     def take(self, queries: Rows) -> VectorBatch:
-        """Return some of the queries, prepared."""
-        vectors = self.vectors[queries]
-        if self.normalize is not None:
-            vectors = prepared_block(vectors, 0, normalize=self.normalize)
-        return VectorBatch(vectors, None if self.excluded is None else self.excluded.take(queries))
+        """Return some of the queries."""
+        excluded = None if self.excluded is None else self.excluded.take(queries)
+        return VectorBatch(self.vectors[queries], excluded, self.normalize)
+
+    @property
+    def prepared(self) -> Vectors:
+        """The vectors as they are compared, float32 (queries, dim), in the host's memory."""
+        return self.vectors if self.normalize is None else prepared_block(self.vectors, 0, normalize=self.normalize)
 
     def staged(self, device: Any, least: int) -> VectorBatch:
         """Copy the vectors to page-locked memory, from where the GPU fetches them by itself, unless they are few."""
-        vectors = staged(self.vectors, device, least)  # of queries that are prepared
-        return self if vectors is self.vectors else VectorBatch(vectors, self.excluded)
+        vectors = staged(self.vectors, device, least)
+        return self if vectors is self.vectors else VectorBatch(vectors, self.excluded, self.normalize)
 
     def beside(self, other: Batch) -> VectorBatch:
         """Return the same queries, taken from where another batch of them has them."""
         assert isinstance(other, VectorBatch)
-        return self if other.vectors is self.vectors else VectorBatch(other.vectors, self.excluded)
+        return self if other.vectors is self.vectors else VectorBatch(other.vectors, self.excluded, self.normalize)
 
     def sent(self, device: Any) -> Iterator[tuple[slice, Any]]:
         """Send the queries: many by way of page-locked memory, in parts that the GPU works on while others are copied.
@@ -118,15 +122,12 @@ class VectorBatch:
             return
         is_there = fetchable(given)
         locked = given if is_there else torch.empty(given.shape, pin_memory=device.type == "cuda")
-        there, parts = torch.empty(given.shape, device=device), parts_of(*given.shape)
+        there = torch.empty(given.shape, device=device)
+        parts = parts_of(len(self), self.vectors.shape[1], soon=True)
         sending = Sending(there, len(parts))
         for part in parts:
             sending.copy(locked[part] if is_there else copied(given[part], locked[part]), part)
             yield part, there[part]
-
-    def unit_length(self, device: Any) -> UnitLength | None:
-        """Make what prepares the queries on a GPU; None where they are prepared."""
-        return None if self.normalize is None else UnitLength(device, normalize=self.normalize)
 
     def lists_on(self, device: Any) -> Lists:
         """Send the rows to leave out; there are some."""
@@ -134,10 +135,11 @@ class VectorBatch:
         offsets, rows = (as_tensor(array).to(device) for array in _arrays(self.excluded))
         return Lists(offsets, rows)
 
-    def feed(self, device: Any, queries: int, *, alone: bool, once: bool) -> VectorFeed:
+    def feed(self, device: Any, queries: int, *, alone: bool, whole: bool, once: bool) -> VectorFeed:
         """Make room to feed batches like this one, of up to so many queries, to a recording; see `VectorFeed`."""
-        options = {"leaves_out": self.leaves_out, "alone": alone, "once": once}
-        return VectorFeed(device, queries, self.vectors.shape[1], self.unit_length(device), **options)
+        options = {"leaves_out": self.leaves_out, "alone": alone, "whole": whole, "once": once}
+        unit = None if self.normalize is None else UnitLength(device, normalize=self.normalize)
+        return VectorFeed(device, queries, self.vectors.shape[1], unit, **options)
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class UserBatch:
         return UserBatch(self.users, self.rows[queries], self.without_seen)
 
     @property
-    def vectors(self) -> Vectors:
+    def prepared(self) -> Vectors:
         """Their vectors, float32 (queries, dim), from the host's memory."""
         return self.users.vectors_of(self.rows)
 
@@ -193,10 +195,10 @@ class UserBatch:
         """Name the rows to leave out, which are on the GPU."""
         return Lists(self.users.offsets, self.users.rows, self._which_on(device))
 
-    def unit_length(self, _: Any) -> None:
-        """Return None: the vectors are prepared."""
+    normalize: ClassVar[None] = None
+    """Their vectors are prepared."""
 
-    def feed(self, device: Any, queries: int, *, alone: bool, once: bool) -> UserFeed:
+    def feed(self, device: Any, queries: int, *, alone: bool, whole: bool, once: bool) -> UserFeed:
         """Make room to feed batches like this one, of up to so many queries, to a recording."""
         return UserFeed(device, self.users, queries, leaves_out=self.leaves_out)
 
@@ -226,6 +228,7 @@ class VectorFeed:
         *,
         leaves_out: bool,
         alone: bool,
+        whole: bool,
         once: bool,
     ) -> None:
         """Make room for so many queries.
@@ -237,17 +240,18 @@ class VectorFeed:
             unit: what prepares them there.
             leaves_out: whether they leave out titles of their own.
             alone: whether no block in another lane is computed meanwhile: only then do streams apart pay.
+            whole: whether to send all at once.
             once: whether each query is read by one program alone.
         """
         self._alone, self.unit = alone, unit
         torch = load_torch()
-        self._queries_in = torch.empty((queries, dim), dtype=torch.float32, pin_memory=True)
+        self._queries_in = torch.ones((queries, dim), dtype=torch.float32, pin_memory=True)  # nothing odd
         self._queries_view = self._queries_in.numpy()
         self._is_large = self._queries_in.nbytes > SENT_APART
-        self.parts = parts_of(queries, dim) if self._is_large else [slice(0, queries)]
+        self.parts = parts_of(queries, dim, soon=False) if self._is_large and not whole else [slice(0, queries)]
         self.queries = self._queries_in
         if not once or queries > FETCHED_QUERIES:
-            self.queries = torch.ones((queries, dim), dtype=torch.float32, device=device)  # nothing odd
+            self.queries = torch.ones((queries, dim), dtype=torch.float32, device=device)
         self.lists: Lists | None = None
         if leaves_out:
             self.room = max(LEAST_LISTED, LISTED_EACH * queries)
@@ -289,6 +293,16 @@ class VectorFeed:
                 sending.copy(given if fetchable(given) else copied(given, self._queries_in[here]), here)
             yield part
 
+    def check(self) -> None:
+        """Look at a batch whose answers are there; see `UnitLength.check`."""
+        try:
+            if self.unit is not None:
+                self.unit.check()
+        except OddQueriesError:
+            self._queries_in.fill_(1.0)  # or a shorter batch would find them behind its own
+            self.queries.fill_(1.0)
+            raise
+
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""
         if not self._is_large and self.queries is not self._queries_in:
@@ -320,6 +334,9 @@ class UserFeed:
         assert isinstance(batch, UserBatch)
         np.copyto(self._which_view[: len(batch)], batch.rows)
         yield from self.parts
+
+    def check(self) -> None:
+        """Find nothing odd: the vectors are prepared."""
 
     def copies(self) -> None:
         """Launch the copies to the GPU, to be recorded."""

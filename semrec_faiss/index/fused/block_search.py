@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
-from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, allowed_by
+from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, Workspace, allowed_by
 from semrec_faiss.index.fused.batches import Batch, Feed
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.full_scan import scan_titles
 from semrec_faiss.index.fused.one_pass import FusedPass, reads_once
-from semrec_faiss.index.fused.pass_buffers import Answers, FirstPass
+from semrec_faiss.index.fused.pass_buffers import LAUNCHED, Answers, FirstPass
 from semrec_faiss.index.fused.plan import (
     GRAPH_BYTES,
     FusedPlan,
@@ -52,19 +52,6 @@ ALONE, LEFT = 0, -1
 
 class LooseBoundsError(Exception):
     """Bounds do not tell the best titles of these queries apart."""
-
-
-@dataclass
-class Workspace:
-    """The buffers of the last blocks that were launched kernel by kernel, of whichever titles of one GPU, by lane."""
-
-    lanes: dict[int, DirectSearch] = field(default_factory=dict)
-
-    def forget(self, titles: GpuTitles | None = None) -> None:
-        """Free the buffers, or only those made for some titles."""
-        for lane, kept in list(self.lanes.items()):
-            if titles is None or kept.work.titles is titles:
-                del self.lanes[lane]
 
 
 @dataclass
@@ -124,7 +111,7 @@ class BlockSearch:
         coded: bool = True,
         kth: KthScores | None = None,
         among: int = 0,
-    ) -> Generator[None, None, tuple[int, int]]:
+    ) -> Generator[bool, None, tuple[int, int]]:
         """Fill in the answers of one block, through codes where they pay; yield wherever kernels are waited for.
 
         Args:
@@ -150,7 +137,7 @@ class BlockSearch:
         unproven = np.arange(len(batch))
         if not self.titles.wide:
             if kth is not None and needed.max() > -np.inf:
-                yield  # the other shards write down what they have found
+                yield LAUNCHED  # the other shards write down what they have found
             unproven = _left(unproven, needed, kth)
         repeated = len(unproven) + search.repeated
         if len(unproven) and self.repeats(len(batch), k, coded=coded):
@@ -177,7 +164,7 @@ class BlockSearch:
         def allowed_of(part: slice) -> Any:
             return allowed_by(self.titles, left.part(part), shared, self._everything)[0]
 
-        rows[unproven], scores[unproven] = scan_titles(self.titles, left.vectors, k, allowed_of)
+        rows[unproven], scores[unproven] = scan_titles(self.titles, left.prepared, k, allowed_of)
         return repeated, len(unproven)
 
     def first_pass(self, batch: Batch, shared: Any, into: Answers, lane: int, room: int = 0) -> FirstPass:
@@ -250,7 +237,7 @@ class BlockSearch:
         Of no queries there is none: the batch is launched kernel by kernel.
         """
         if not queries:
-            return self._direct(self._plan(len(batch), k, coded=coded), len(batch), k, lane)
+            return self._workspace.direct(self.titles, self._plan(len(batch), k, coded=coded), len(batch), k, lane)
         key = self._key(batch, k, masking, lane, queries, coded=coded)
         kind = self._graphs.setdefault(key, _Recorded())
         before, kind.last = kind.last, next(self._turns)
@@ -267,17 +254,19 @@ class BlockSearch:
         fits = fits and self._may_drop(size, before)
         if not fits or kind.asked < RECORDED_AT:
             self._drop_recorded(0)
-            return self._direct(plan, queries, k, lane)
-        feed = batch.feed(self._device, queries, alone=lane == ALONE, once=reads_once(self.titles, plan, queries))
+            return self._workspace.direct(self.titles, plan, queries, k, lane)
+        alone, once = lane == ALONE, reads_once(self.titles, plan, queries)
+        whole = self._workspace.beside_others and not alone
+        feed = batch.feed(self._device, queries, alone=alone, whole=whole, once=once)
         if not feed.takes(batch):
-            return self._direct(plan, queries, k, lane)
+            return self._workspace.direct(self.titles, plan, queries, k, lane)
         self._drop_recorded(size)
         try:
             kind.search = self._capture(plan, feed, k, masking, prepared=prepared, again=again)
             kind.bytes = size
         except self._torch.cuda.OutOfMemoryError:  # without one, then, and no more of them than there are
             self._graphs_bytes = self.recorded_bytes
-            return self._direct(plan, queries, k, lane)
+            return self._workspace.direct(self.titles, plan, queries, k, lane)
         return kind.search
 
     def _plan(self, queries: int, k: int, *, coded: bool) -> FusedPlan:
@@ -314,17 +303,6 @@ class BlockSearch:
         if prepared and not again:
             captured.prepare_repeat()
         return captured
-
-    def _direct(self, plan: FusedPlan, queries: int, k: int, lane: int) -> DirectSearch:
-        """Reuse the buffers of the lane's last block where they fit."""
-        lanes = self._workspace.lanes
-        kept = lanes.get(lane)
-        if kept is not None and kept.work.fits(self.titles, plan, queries, k):
-            return kept
-        lanes.pop(lane, None)
-        kept = None  # its last reference: what it holds is free before as much is asked again
-        lanes[lane] = DirectSearch(FusedPass(self.titles, plan, queries, k))
-        return lanes[lane]
 
     @cached_property
     def _everything(self) -> Any:

@@ -1,8 +1,9 @@
 """Large batches in blocks: while a GPU searches one, the host takes the last one's answers and brings the next.
 
-Two blocks are under way at once, each in a lane with a stream, buffers and recordings of its own. What their first
-passes do not prove is searched again when all are done: repeated in its lane, it would wait for the block beside it,
-and the host for both.
+Two blocks are under way at once: each in a lane with a stream, buffers and recordings of its own; or, of so many titles
+that recordings and streams would save nothing, one behind the other in the same lane. What their first passes do not
+prove is searched again when all are done: repeated in its lane, it would wait for the block beside it, and the host for
+both.
 """
 
 from __future__ import annotations
@@ -20,19 +21,16 @@ from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.index.fused.batches import Batch
 from semrec_faiss.index.fused.block_search import ALONE, BlockSearch, KthScores
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS
-from semrec_faiss.index.fused.pass_buffers import FirstPass
+from semrec_faiss.index.fused.pass_buffers import LANES, LAUNCHED, LAUNCHING, FirstPass
 from semrec_faiss.index.fused.plan import LARGEST_TILE, Masking
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block, recorded_again, recorded_queries
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 
-LANES = 2
-"""Blocks under way at once."""
-
-LEAST_MS, LONG_MS = 2.0, 20.0
+LEAST_MS, LONG_MS = 2.0, 8.0
 """Estimated: how long a batch takes that is worth dividing, and a block that the host's work for it adds nothing to."""
 
-Steps: TypeAlias = Generator[None, None, tuple[int, int]]
+Steps: TypeAlias = Generator[bool, None, tuple[int, int]]
 """A search of a block, as `BlockSearch.answer` makes it."""
 
 
@@ -90,7 +88,7 @@ class Blocks:
 
     def search(
         self, parts: Iterable[slice], lanes: Sequence[Lane], begin: Callable[[slice, int], Steps]
-    ) -> Generator[None, None, None]:
+    ) -> Generator[bool, None, None]:
         """Search the blocks in order, as many at a time as there are lanes; yields as they do.
 
         Args:
@@ -108,8 +106,9 @@ class Blocks:
                     yield from self._end(*under_way.popleft())
                 lane = lanes[number % len(lanes)]
                 under_way.append((part, lane, begin(part, lane.number)))
-                self._advance(*under_way[-1])
-                yield
+                while self._advance(*under_way[-1]):
+                    yield LAUNCHING
+                yield LAUNCHED
             while under_way:
                 yield from self._end(*under_way.popleft())
         finally:
@@ -118,19 +117,19 @@ class Blocks:
                 if lane.stream is not None:
                     lane.stream.synchronize()
 
-    def _end(self, part: slice, lane: Lane, steps: Steps) -> Generator[None, None, None]:
-        while self._advance(part, lane, steps):
-            yield
+    def _end(self, part: slice, lane: Lane, steps: Steps) -> Generator[bool, None, None]:
+        while (launching := self._advance(part, lane, steps)) is not None:
+            yield launching
 
-    def _advance(self, part: slice, lane: Lane, steps: Steps) -> bool:
+    def _advance(self, part: slice, lane: Lane, steps: Steps) -> bool | None:
+        """Go on with a block; return what it yields, or None where it has ended."""
         try:
             with lane.current():
-                next(steps)
+                return next(steps)
         except StopIteration as end:
             repeated, scanned = end.value
             self.done, self.repeated, self.scanned = part.stop, self.repeated + repeated, self.scanned + scanned
-            return False
-        return True
+            return None
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,8 @@ class BlocksOf:
         batch: vectors, or users on the GPU.
         search, bitmap: what is searched, and which titles of it any query may return; None for all.
         found: where the answers go.
-        regular: queries of a block; the last one may have fewer.
+        regular: queries of a block that it may be searched by a recording of; 0 where none is to be made, as blocks
+            are launched behind one another in one lane.
         left: where queries are noted that the first pass of a block in a lane leaves, int64 each.
         kth, among: as for `BlockSearch.answer`.
         once: whether what a block's first pass leaves is left to the end, and not searched for block by block.

@@ -18,11 +18,17 @@ from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, load_torch
 Answers = tuple[Rows, Scores]
 """Rows and scores, (queries, k) each, to be filled in."""
 
-Searching = Generator[None, None, Scores]
+LANES = 2
+"""Blocks of a large batch that are under way at once."""
+
+LAUNCHING, LAUNCHED = True, False
+"""What a search yields: that it goes on launching, so that it is another GPU's turn alone, or that it waits now."""
+
+Searching = Generator[bool, None, Scores]
 """A search under way: it yields when kernels are launched, and returns the score that each query's k-th best would have
 to exceed for its answer to be proven: -inf where it is."""
 
-FirstPass = Generator[None, None, tuple[Scores, int]]
+FirstPass = Generator[bool, None, tuple[Scores, int]]
 """The same of a block of a large batch; with how many queries were searched again on the way."""
 
 OF_QUERIES = (
@@ -43,6 +49,7 @@ class PassBuffers:
 
     Attributes:
         number: of how many queries answers are wanted, int32 (1,) on the GPU; None for all.
+        written_out: whether kernels write the answers to the host.
     """
 
     def __init__(self, titles: GpuTitles, plan: FusedPlan, queries: int, k: int) -> None:
@@ -73,10 +80,9 @@ class PassBuffers:
         self.candidates = empty(queries, plan.capacity * plan.listed, dtype=torch.float16)
         self.picked = empty(queries, plan.picks, dtype=torch.int32)
         self._keys = empty(queries, plan.picks, dtype=torch.int64)
-        size = sum(_answer_bytes(queries, k))
-        written_out = device.type == "cuda" and size <= WRITTEN_OUT_BYTES
-        where = {"pin_memory": True} if written_out else {"device": device}
-        self.answers = torch.empty(size, dtype=torch.uint8, **where)
+        self.written_out = device.type == "cuda" and are_written_out(queries, k)
+        where = {"pin_memory": True} if self.written_out else {"device": device}
+        self.answers = torch.empty(sum(_answer_bytes(queries, k)), dtype=torch.uint8, **where)
         self.rows, self.scores, self.needed = answers_in(self.answers, queries, k)
         self.codes = self.code_factors = None
         if plan.planes:
@@ -129,6 +135,11 @@ def answers_in(buffer: Any, queries: int, k: int) -> tuple[Any, Any, Any]:
     )
 
 
+def are_written_out(queries: int, k: int) -> bool:
+    """Tell whether answers are so few that kernels of a GPU write them to page-locked memory by themselves."""
+    return sum(_answer_bytes(queries, k)) <= WRITTEN_OUT_BYTES
+
+
 def _answer_bytes(queries: int, k: int) -> list[int]:
     """Return the bytes of rows, scores and what proves them, each of them up to a multiple of 16.
 
@@ -145,7 +156,7 @@ class Fetched:
         self._torch, self._answers, self._device = load_torch(), work.answers, work.device
         locked = self._device.type == "cuda" and work.answers.nbytes <= PAGE_LOCKED_BYTES
         self._held = self._answers
-        if self._answers.is_cuda:
+        if not work.written_out:
             self._held = self._torch.empty_like(work.answers, device="cpu", pin_memory=locked)
         self._found = tuple(part.numpy() for part in answers_in(self._held, len(work.rows), work.k))
         self._done = self._torch.cuda.Event() if self._device.type == "cuda" else None

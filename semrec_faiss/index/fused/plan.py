@@ -258,7 +258,7 @@ def plan_search(
         planes=planes,
         tile_queries=tile_queries,
         tile_titles=tile_titles,
-        tile_dim=128 if (few or coded) and dim >= 128 else 64,
+        tile_dim=128 if (queries <= 16 or coded) and dim >= 128 else 64,
         warps=8 if coded and tile_queries == 64 else 4,
         stages=2 if many or (coded and screened) else 4 if coded and tile_queries <= 64 else 3,
         group=32,

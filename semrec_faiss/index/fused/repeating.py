@@ -14,7 +14,7 @@ from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.kernels.compiling import recorded
 from semrec_faiss.index.fused.listing import SEGMENT, capacity_of, picks_of, power_of_two, segments_of, width_of
 from semrec_faiss.index.fused.one_pass import FusedPass
-from semrec_faiss.index.fused.pass_buffers import Answers, Fetched, Searching
+from semrec_faiss.index.fused.pass_buffers import LAUNCHED, Answers, Fetched, Searching
 from semrec_faiss.index.fused.plan import MOST_KEPT, RESCORED_AT_ONCE, FusedPlan, with_pieces
 from semrec_faiss.index.fused.room import repeat_queries, repeated_bytes
 from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
@@ -144,7 +144,7 @@ class CapturedRepeat:
         self._which_in.copy_(as_tensor(filled(which, self._room)))
         self._graph.replay()
         self._fetched.mark()
-        yield
+        yield LAUNCHED
         return self._fetched.copied(into)
 
 

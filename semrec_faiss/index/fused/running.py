@@ -63,10 +63,11 @@ class OneGpu(Protocol):
 class Running(Generic[Found]):
     """A search under way on one GPU: while it computes, whoever started it may start others elsewhere."""
 
-    def __init__(self, gpu: OneGpu, steps: Generator[None, None, Found]) -> None:
+    def __init__(self, gpu: OneGpu, steps: Generator[bool, None, Found]) -> None:
         """Launch what comes first."""
         self._gpu, self._steps = gpu, steps
         self._found: list[Found] = []
+        self._launching = False
         self.advance()
 
     def advance(self) -> bool:
@@ -78,18 +79,29 @@ class Running(Generic[Found]):
         if not self._found:
             try:
                 with self._gpu.current():
-                    next(self._steps)
+                    self._launching = next(self._steps)
             except StopIteration as end:
+                self._launching = False
                 self._found.append(end.value)
             except RuntimeError as error:  # torch's and Triton's, of a GPU that failed
                 raise failed(self._gpu, error) from error
         return not self._found
+
+    def launch(self) -> bool:
+        """Launch what comes next, unless all that need not be waited for is; False where nothing was."""
+        return self._launching and self.advance()
 
     def result(self) -> Found:
         """Go on to the end."""
         while self.advance():
             pass
         return self._found[0]
+
+
+def launched(running: Sequence[Running[Found]]) -> None:
+    """Launch what searches on several GPUs have to launch, each a step a round."""
+    while sum(one.launch() for one in running):
+        pass
 
 
 def advanced(running: Sequence[Running[FusedResult]]) -> list[tuple[int, int]]:

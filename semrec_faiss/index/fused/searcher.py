@@ -22,12 +22,14 @@ from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.config.index_types import FUSED_DIM_LIMIT, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
+from semrec_faiss.index.fused.batch import Workspace
 from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
-from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, Workspace, masking_of
+from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, masking_of
 from semrec_faiss.index.fused.blocks import Blocks, BlocksOf, Lanes, in_blocks
 from semrec_faiss.index.fused.cards import Card
 from semrec_faiss.index.fused.filters.known_filters import KnownFilters
 from semrec_faiss.index.fused.kernels.compiling import tell_of_compiling
+from semrec_faiss.index.fused.pass_buffers import LANES, are_written_out
 from semrec_faiss.index.fused.plan import SCREENED_TITLES
 from semrec_faiss.index.fused.room import MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Named, Running
@@ -60,6 +62,7 @@ class FusedSearcher:
         directions: NDArray[np.float64] | None = None,
         originals: Originals = "auto",
         on_host: Callable[[], Any] | None = None,
+        beside_others: bool = False,
     ) -> None:
         """Copy the vectors to the GPU.
 
@@ -73,6 +76,7 @@ class FusedSearcher:
                 answers are proven and the titles are many enough for it to pay; None for copies.
             originals: where float32 originals are kept: ``gpu``, ``host``, or, ``auto``, on the GPU where they fit.
             on_host: page-locks the originals; by itself it does so for itself alone.
+            beside_others: whether the threads that ask also ask other GPUs meanwhile, so that their time is short.
 
         Raises:
             UsageError: more dimensions than that.
@@ -99,7 +103,7 @@ class FusedSearcher:
                 else None
             )
             self.titles = upload_titles(vectors, self.device, keep_originals=self.proves, directions=pays, on_host=host)
-        self._workspace = Workspace()
+        self._workspace = Workspace(beside_others=beside_others)
         self._all = BlockSearch(self.titles, self._workspace)
         self.filters = KnownFilters(self.titles, self._workspace)
         self._lanes = Lanes(self.device)
@@ -197,9 +201,6 @@ class FusedSearcher:
             return GpuUsers(host, self.device, locked)
         return None
 
-    takes_all = True
-    """Whether `search_given` makes no copy of all queries where they are many."""
-
     @property
     def arithmetic(self) -> Arithmetic:
         """What prepares queries: many are put where the GPU fetches them from."""
@@ -266,7 +267,7 @@ class FusedSearcher:
         found: FusedResult,
         kth: KthScores | None = None,
         among: int = 0,
-    ) -> Generator[None, None, FusedResult]:
+    ) -> Generator[bool, None, FusedResult]:
         blocks, size, alone = Blocks(), len(batch), False
         search, bitmap, allowed = self._place(mask, size)
         while allowed and blocks.done < size:
@@ -278,9 +279,12 @@ class FusedSearcher:
                 lanes = 1
             to_its_end = its.wide or among or search.repeats(regular, k, coded=search.reads_codes(regular, k))
             once = lanes > 1 or (len(parts) > 1 and not to_its_end)  # else titles are read again for each block's rest
+            its_lanes = self._lanes.first(min(lanes, len(parts)))
+            if once and lanes == 1 and not are_written_out(regular, k):
+                its_lanes, regular = [*its_lanes] * LANES, 0
             begin = BlocksOf(batch, search, bitmap, found, regular, blocks.left, kth, among, once).begin
             try:
-                yield from blocks.search(parts, self._lanes.first(min(lanes, len(parts))), begin)
+                yield from blocks.search(parts, its_lanes, begin)
             except LooseBoundsError:
                 self._take_copies()
                 search, bitmap, allowed = self._place(mask, size - blocks.done)

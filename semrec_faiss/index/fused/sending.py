@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +30,15 @@ LOCKED_BYTES = 64 << 20
 
 SENT_IN_PART = 4 << 20
 """Bytes of queries that are copied to page-locked memory while those before them are on their way, and are scored."""
+
+SLOWEST_S_A_BYTE = 1e-9
+"""What a copy by many threads takes at most unless these are kept waiting: ten times as long as it does."""
+
+FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0
+"""Seconds until many threads are tried again: at first, and when they were kept waiting every time."""
+
+SENT_FIRST = 512 << 10
+"""Bytes of the first ones, for which the GPU waits, where a part costs nothing but launching what scores it."""
 
 
 @lru_cache
@@ -103,10 +115,6 @@ class UnitLength:
         self._told_in = torch.zeros(1, dtype=torch.int32, pin_memory=device.type == "cuda")
         self._told = self._told_in.numpy()
 
-    def begin(self) -> None:
-        """Launch what comes before a batch."""
-        self._odd.zero_()
-
     def launch(self, queries: Any) -> None:
         """Launch it for some queries, float32 (some, dim) on the GPU, in place."""
         from semrec_faiss.index.fused.kernels import queries as kernels
@@ -121,12 +129,14 @@ class UnitLength:
         self._told_in.copy_(self._odd, non_blocking=True)
 
     def check(self) -> None:
-        """Look at a batch whose answers are there.
+        """Look at a batch whose answers are there, and at those before it, and forget what was odd.
 
         Raises:
             OddQueriesError: some of its queries are odd; the answers are of no use.
         """
         if self._told[0]:
+            self._odd.zero_()
+            self._told_in.zero_()
             raise OddQueriesError
 
 
@@ -144,10 +154,18 @@ def staged(queries: Vectors, device: Any, least: int) -> Vectors:
     return locked
 
 
-def parts_of(queries: int, dim: int) -> list[slice]:
-    """Divide float32 queries into parts that are worth being sent one by one, each of whole tiles of the score pass."""
-    step = max(1, SENT_IN_PART // (4 * dim * LARGEST_TILE)) * LARGEST_TILE
-    return [slice(start, min(start + step, queries)) for start in range(0, queries, step)]
+def parts_of(queries: int, dim: int, *, soon: bool) -> list[slice]:
+    """Divide float32 queries into parts that are worth being sent one by one, each of whole tiles of the score pass.
+
+    Args:
+        queries: how many.
+        dim: their dimensions.
+        soon: whether the first part is small.
+    """
+    bytes_first = min(SENT_FIRST, SENT_IN_PART) if soon else SENT_IN_PART
+    first, step = (max(1, size // (4 * dim * LARGEST_TILE)) * LARGEST_TILE for size in (bytes_first, SENT_IN_PART))
+    cuts = [0, *range(first, queries, step), queries]
+    return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 
 
 def fetchable(given: Any) -> bool:
@@ -155,10 +173,42 @@ def fetchable(given: Any) -> bool:
     return bool(given.dtype == load_torch().float32 and given.is_pinned())
 
 
+class ManyThreads:
+    """Torch's threads, unless they were kept waiting a while ago.
+
+    Others may keep every core: numpy's spin after a product, and a copy by all of torch's then takes 60 to 100 ms
+    instead of 0.1. One thread takes 0.5.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Take them to be at hand."""
+        self._clock, self._back_at, self._rest = clock, -math.inf, FIRST_REST_S
+
+    @property
+    def are_at_hand(self) -> bool:
+        """Whether to try."""
+        return self._clock() >= self._back_at
+
+    def copy(self, given: Any, into: Any) -> None:
+        """Copy on the host, and see how long that takes."""
+        begun = self._clock()
+        into.copy_(given)
+        now = self._clock()
+        if now - begun <= SLOWEST_S_A_BYTE * given.nbytes:
+            self._rest = FIRST_REST_S
+            return
+        self._back_at = now + self._rest
+        self._rest = min(2 * self._rest, LONGEST_REST_S)
+
+
+_many_threads = ManyThreads()
+
+
 def copied(given: Any, into: Any) -> Any:
     """Copy numbers to float32 on the host, much on several threads."""
-    if given.nbytes > COPIED_AT_ONCE:
-        return into.copy_(given)
+    if given.nbytes > COPIED_AT_ONCE and _many_threads.are_at_hand:
+        _many_threads.copy(given, into)
+        return into
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite then
         np.copyto(into.numpy(), given.numpy(), casting="unsafe")
     return into

@@ -7,6 +7,7 @@ from collections.abc import Generator
 import pytest
 
 from semrec_faiss.index.fused.blocks import Blocks, Lane, in_blocks
+from semrec_faiss.index.fused.pass_buffers import LAUNCHED, LAUNCHING
 from semrec_faiss.index.fused.plan import LARGEST_TILE
 
 PARTS = [slice(0, 4), slice(4, 8), slice(8, 10)]
@@ -19,14 +20,16 @@ class Told:
         self.events: list[tuple[str, int, int]] = []
         self._fails = fails
 
-    def begin(self, part: slice, lane: int) -> Generator[None, None, tuple[int, int]]:
+    def begin(self, part: slice, lane: int) -> Generator[bool, None, tuple[int, int]]:
         try:
+            self.events.append(("begin", part.start, lane))
+            yield LAUNCHING
             self.events.append(("launch", part.start, lane))
-            yield
+            yield LAUNCHED
             if part.start == self._fails:
                 raise MemoryError
             self.events.append(("repeat", part.start, lane))
-            yield
+            yield LAUNCHED
             self.events.append(("end", part.start, lane))
             return 2, 1
         except GeneratorExit:
@@ -34,21 +37,25 @@ class Told:
             raise
 
 
-def test_a_block_is_launched_before_the_last_ones_answers_are_waited_for() -> None:
+def test_a_block_is_launched_whole_before_the_last_ones_answers_are_waited_for() -> None:
     blocks, told = Blocks(), Told()
     yielded = list(blocks.search(PARTS, [Lane(0), Lane(1)], told.begin))
     assert told.events == [
+        ("begin", 0, 0),
         ("launch", 0, 0),
+        ("begin", 4, 1),
         ("launch", 4, 1),
         ("repeat", 0, 0),
         ("end", 0, 0),
+        ("begin", 8, 0),
         ("launch", 8, 0),
         ("repeat", 4, 1),
         ("end", 4, 1),
         ("repeat", 8, 0),
         ("end", 8, 0),
     ]
-    assert len(yielded) == 6, "whenever something is launched"
+    its = [LAUNCHING, LAUNCHED]
+    assert yielded == [*its, *its, LAUNCHED, *its, LAUNCHED, LAUNCHED], "whenever something is launched"
     assert (blocks.done, blocks.repeated, blocks.scanned) == (10, 6, 3)
 
 
@@ -56,7 +63,7 @@ def test_in_one_lane_they_follow_one_another() -> None:
     told = Told()
     list(Blocks().search(PARTS[:2], [Lane(0)], told.begin))
     assert [(what, start) for what, start, _ in told.events] == [
-        (what, start) for start in (0, 4) for what in ("launch", "repeat", "end")
+        (what, start) for start in (0, 4) for what in ("begin", "launch", "repeat", "end")
     ]
 
 
@@ -76,7 +83,9 @@ def test_what_is_under_way_beside_one_that_fails_is_left_and_searched_when_one_g
         (62_423, 10_000, 16_384, 10_000, 1),  # 1 ms: not worth it
         (62_423, 119_743, 16_384, 8_064, 2),  # 15 blocks of 63 tiles
         (62_423, 20_000, 16_384, 6_784, 2),
-        (4_000_000, 10_000, 16_384, 3_456, 1),  # 20 ms a block of 4,096: what the host does adds nothing
+        (4_000_000, 10_000, 16_384, 3_456, 1),  # 25 ms a block of 4,096: the host has time enough for one behind it
+        (1_000_000, 10_000, 16_384, 10_000, 1),
+        (4_000_000, 500, 16_384, 500, 2),
         (62_423, 300, 256, 128, 2),  # after memory ran out
         (62_423, 300, 1, 1, 1),
         (500, 8, 16_384, 8, 1),

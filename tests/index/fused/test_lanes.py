@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from semrec_faiss.index.fused.block_search import ALONE
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from tests.index.fused.worlds import PLACE, Users, clustered, exclude, needs_kernels, on_gpu, searcher
@@ -78,10 +79,52 @@ def test_blocks_in_lanes_answer_as_one_block_does(
         assert found.scanned == expected.scanned
 
 
+@needs_kernels
+@pytest.mark.parametrize("kind", ["vectors", "lists"])
+def test_blocks_behind_one_another_answer_as_one_block_does(
+    kind: str, titles: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is launched, with the same buffers, before the host takes the answers of the one before it."""
+    rng = np.random.default_rng(6)
+    queries = titles[[5, 9, 5, 17, 200, 5, 300]] + np.float32(1e-3)
+    lists = [np.sort(rng.choice(401, size=30, replace=False)) for _ in queries]
+    options = {"excluded": exclude(lists)} if kind == "lists" else {}
+    monkeypatch.setattr("semrec_faiss.index.fused.block_search.BlockSearch.repeats", lambda *_, **__: False)
+    monkeypatch.setattr("semrec_faiss.index.fused.pass_buffers.WRITTEN_OUT_BYTES", 0)
+    one, behind = searcher(titles), searcher(titles)
+    expected = one.search(queries, 12, **options)
+    _in_lanes(monkeypatch, 1)
+    monkeypatch.setattr("semrec_faiss.index.fused.blocks.LONG_MS", 0.0)
+    told: list[tuple[str, int, int, int]] = []
+    first_pass = behind._all.first_pass
+
+    def noted(batch: Any, shared: Any, into: Any, lane: int, room: int) -> Any:
+        told.append(("launched", len(batch), lane, room))
+        found = yield from first_pass(batch, shared, into, lane, room)
+        told.append(("found", len(batch), lane, room))
+        return found
+
+    monkeypatch.setattr(behind._all, "first_pass", noted)
+    for _ in range(TIMES):
+        told.clear()
+        _same(found := behind.search(queries, 12, **options), expected)
+        whole, last = (2, ALONE, 0), (1, ALONE, 0)
+        assert told == [
+            *(("launched", *whole), ("launched", *whole)),
+            *(("found", *whole), ("launched", *whole)),
+            *(("found", *whole), ("launched", *last)),
+            *(("found", *whole), ("found", *last)),
+        ]
+        assert (found.repeated, found.scanned) == (expected.repeated, expected.scanned)
+        assert found.repeated > 0
+    (direct,) = [kept for lane, kept in behind._workspace.lanes.items() if lane == ALONE]
+    assert len(direct.work.rows) == 2
+
+
 @on_gpu
 @needs_kernels
 def test_a_shorter_block_is_replayed_by_the_recording_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is sent in parts, of which a shorter block has fewer; other queries each time."""
+    """What lies in its buffers behind the shorter block is searched for nothing; other queries each time."""
     rng = np.random.default_rng(1)
     titles = clustered(rng, 5000, 384)
     one, lanes = searcher(titles), searcher(titles)
@@ -91,4 +134,4 @@ def test_a_shorter_block_is_replayed_by_the_recording_of_the_others(monkeypatch:
     for queries, its in zip(batches, expected, strict=True):
         _same(lanes.search(queries, 10), its)
     kinds = lanes._all._graphs.values()
-    assert sum(kind.search is not None and len(kind.search.feed.parts) > 1 for kind in kinds) == 2, "one a lane"
+    assert sum(kind.search is not None and len(kind.search.feed.queries) == 3072 for kind in kinds) == 2, "one a lane"

@@ -223,7 +223,8 @@ def test_gathered_titles_are_multiplied_as_they_are() -> None:
     titles = clustered(rng, 600 * SIZE, 40)
     index = searcher(titles)
     some = index.titles.gather(index.titles.codes.codes.new_tensor(np.arange(0, len(titles), 2), dtype=int).int())
-    from semrec_faiss.index.fused.block_search import BlockSearch, Workspace
+    from semrec_faiss.index.fused.batch import Workspace
+    from semrec_faiss.index.fused.block_search import BlockSearch
 
     shelved = BlockSearch(some, Workspace())
     assert shelved.reads_codes(1, K)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semrec_faiss.arrays import Mask
-from semrec_faiss.index.fused.block_search import Workspace
+from semrec_faiss.index.fused.batch import Workspace
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS, READ_BYTES_A_MS
 from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
 from semrec_faiss.index.fused.filters.shelves import Shelf, shelf_bytes, shelf_size

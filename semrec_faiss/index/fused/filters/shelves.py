@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from semrec_faiss.index.fused.block_search import RECORDED_AT, BlockSearch, Workspace
+from semrec_faiss.index.fused.batch import Workspace
+from semrec_faiss.index.fused.block_search import RECORDED_AT, BlockSearch
 from semrec_faiss.index.fused.kernels import ARITHMETIC
 from semrec_faiss.index.fused.kernels.compiling import recorded
 from semrec_faiss.index.fused.listing import power_of_two

@@ -23,6 +23,7 @@ from semrec_faiss.index.fused.plan import LARGEST_TILE
 from semrec_faiss.index.fused.room import Kept, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, advanced
 from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedSearcher, Originals
+from semrec_faiss.index.fused.sending import OddQueriesError
 from semrec_faiss.index.fused.several.shards import Shards
 from semrec_faiss.index.fused.titles.as_halves import seem_halves
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
@@ -78,6 +79,7 @@ class SeveralGpus:
                 directions=directions,
                 originals=originals,
                 on_host=lambda: locked.part(share),
+                beside_others=True,
             )
 
         with ThreadPoolExecutor(len(devices)) as threads:
@@ -95,6 +97,9 @@ class SeveralGpus:
 
     def search_given(self, given: NDArray[Any], first: int, k: int, *, normalize: bool) -> FusedResult:
         """Find the k best titles of queries that are not prepared; see `FusedSearcher.search_given`."""
+        batch = VectorBatch.of_given(given, first, self.searchers[0].device, normalize=normalize)
+        with contextlib.suppress(OddQueriesError):
+            return self._search([batch] * len(self.searchers), k, None)
         return self.search(prepared_block(given, first, normalize=normalize, by=self.arithmetic), k)
 
     def shelve(self, mask: Mask) -> None:
@@ -118,9 +123,6 @@ class SeveralGpus:
         """Find the k best allowed titles of users that `hold_users` has copied; see `FusedSearcher.search_users`."""
         which = np.ascontiguousarray(rows)
         return self._search([UserBatch(held, which, without_seen) for held in users], k, mask)
-
-    takes_all = False
-    """See `FusedSearcher.takes_all`."""
 
     @property
     def arithmetic(self) -> Arithmetic:

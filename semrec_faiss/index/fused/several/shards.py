@@ -20,7 +20,7 @@ from semrec_faiss.index.fused.batches import Batch
 from semrec_faiss.index.fused.filters.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import Masking
 from semrec_faiss.index.fused.room import MOST_QUERIES
-from semrec_faiss.index.fused.running import FusedResult, Named, Running, advanced, ran_out
+from semrec_faiss.index.fused.running import FusedResult, Named, Running, advanced, launched, ran_out
 from semrec_faiss.index.fused.searcher import FusedSearcher
 from semrec_faiss.index.fused.sending import SENT_APART
 from semrec_faiss.index.fused.several.turns import in_turns, may_take_turns, turns_of
@@ -81,8 +81,7 @@ class Shards:
                 Running(searcher, searcher.whole.first_pass(batch, None, (its.rows, its.scores), lane))
                 for searcher, batch, its in asked
             ]
-            for one in running:
-                one.advance()
+            launched(running)
             return rows, scores, running
 
         def end(block: slice, under_way: Launched) -> None:

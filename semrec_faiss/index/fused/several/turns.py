@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from semrec_faiss.index.fused.blocks import LANES
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS
+from semrec_faiss.index.fused.pass_buffers import LANES
 from semrec_faiss.index.fused.plan import LARGEST_TILE, Masking
 from semrec_faiss.index.fused.room import block_queries
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles

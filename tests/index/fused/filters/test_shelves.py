@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semrec_faiss.index.fused.block_search import Workspace
+from semrec_faiss.index.fused.batch import Workspace
 from semrec_faiss.index.fused.filters.bitmaps import Bitmaps
 from semrec_faiss.index.fused.filters.shelves import (
     LEAST_SHELVED,
