@@ -13,7 +13,6 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
 from semrec_faiss.index.fused.batch import CapturedSearch, DirectSearch, Workspace, allowed_by
-from semrec_faiss.index.fused.batches import Batch, Feed
 from semrec_faiss.index.fused.cards import Card, fitted
 from semrec_faiss.index.fused.full_scan import scan_titles
 from semrec_faiss.index.fused.one_pass import FusedPass, reads_once
@@ -29,6 +28,7 @@ from semrec_faiss.index.fused.plan import (
     takes_pieces,
     through_codes,
 )
+from semrec_faiss.index.fused.queries.batches import Batch, Feed
 from semrec_faiss.index.fused.repeating import at_once, prepared_bytes
 from semrec_faiss.index.fused.room import query_bytes, recorded_again, recorded_queries
 from semrec_faiss.index.fused.titles.codes import CodesTried

@@ -18,11 +18,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores
-from semrec_faiss.index.fused.batches import Batch
 from semrec_faiss.index.fused.block_search import ALONE, BlockSearch, KthScores
 from semrec_faiss.index.fused.cards import MULTIPLIED_A_MS
 from semrec_faiss.index.fused.pass_buffers import LANES, LAUNCHED, LAUNCHING, FirstPass
 from semrec_faiss.index.fused.plan import LARGEST_TILE, Masking
+from semrec_faiss.index.fused.queries.batches import Batch
 from semrec_faiss.index.fused.room import MOST_QUERIES, block_queries, even_block, recorded_again, recorded_queries
 from semrec_faiss.index.fused.running import FusedResult
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch

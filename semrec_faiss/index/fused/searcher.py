@@ -23,7 +23,6 @@ from semrec_faiss.config.index_types import FUSED_DIM_LIMIT, FUSED_K_LIMIT
 from semrec_faiss.errors import DeviceError, UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.batch import Workspace
-from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch, KthScores, LooseBoundsError, masking_of
 from semrec_faiss.index.fused.blocks import Blocks, BlocksOf, Lanes, in_blocks
 from semrec_faiss.index.fused.cards import Card
@@ -31,9 +30,10 @@ from semrec_faiss.index.fused.filters.known_filters import KnownFilters
 from semrec_faiss.index.fused.kernels.compiling import tell_of_compiling
 from semrec_faiss.index.fused.pass_buffers import LANES, are_written_out
 from semrec_faiss.index.fused.plan import SCREENED_TITLES
+from semrec_faiss.index.fused.queries.batches import Batch, UserBatch, VectorBatch
+from semrec_faiss.index.fused.queries.sending import ByTorch, OddQueriesError
 from semrec_faiss.index.fused.room import MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Named, Running
-from semrec_faiss.index.fused.sending import ByTorch, OddQueriesError
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch
 from semrec_faiss.index.fused.titles.page_locked import PageLocked
 from semrec_faiss.index.fused.titles.uploading import upload_titles, with_copies

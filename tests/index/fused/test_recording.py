@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from semrec_faiss.index.fused.batch import DirectSearch
-from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.cards import COPY_ENGINE
 from semrec_faiss.index.fused.plan import plan_search
+from semrec_faiss.index.fused.queries.batches import VectorBatch
 from semrec_faiss.index.fused.repeating import plan_repeat, prepared_bytes
 from tests.index.fused.compiled import CARDS, Launch, Search, launches_of
 from tests.index.fused.worlds import PLACE, clustered, needs_kernels, searcher

@@ -9,11 +9,11 @@ import pytest
 
 from semrec_faiss import Recommender
 from semrec_faiss.errors import DataError
-from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import ALONE, LEFT
 from semrec_faiss.index.fused.plan import Masking
+from semrec_faiss.index.fused.queries.batches import VectorBatch
+from semrec_faiss.index.fused.queries.sending import ManyThreads, Sending, UnitLength, copied
 from semrec_faiss.index.fused.room import MOST_QUERIES
-from semrec_faiss.index.fused.sending import ManyThreads, Sending, UnitLength, copied
 from semrec_faiss.index.queries import prepared_block
 from tests.index.fused.recordings import recordings
 from tests.index.fused.worlds import PLACE, SIZE, Truth, clustered, exclude, needs_kernels, searcher
@@ -27,7 +27,7 @@ def test_queries_that_are_sent_in_parts_are_answered_as_those_sent_together(
 ) -> None:
     """Each part is scored as it comes, into the buffers of its own queries; the last one ends within a tile."""
     for name in ("batches.COPIED_AT_ONCE", "batches.SENT_APART", "sending.COPIED_AT_ONCE", "sending.SENT_IN_PART"):
-        monkeypatch.setattr(f"semrec_faiss.index.fused.{name}", 1000)
+        monkeypatch.setattr(f"semrec_faiss.index.fused.queries.{name}", 1000)
     fed: list[tuple[bool, bool]] = []
     feed = VectorBatch.feed
 
@@ -205,7 +205,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(Sending, "copy", noted)
     names = ("batches.COPIED_AT_ONCE", "batches.SENT_APART", "sending.COPIED_AT_ONCE", "sending.SENT_IN_PART")
     for name in (*names, "batches.SENT_IN_PART"):
-        monkeypatch.setattr(f"semrec_faiss.index.fused.{name}", 1000)
+        monkeypatch.setattr(f"semrec_faiss.index.fused.queries.{name}", 1000)
     return begun
 
 
@@ -245,7 +245,7 @@ def test_one_thread_copies_what_many_do(kind: type, at_hand: bool, monkeypatch: 
 
     threads = ManyThreads()
     threads._back_at = -np.inf if at_hand else np.inf
-    monkeypatch.setattr("semrec_faiss.index.fused.sending._many_threads", threads)
+    monkeypatch.setattr("semrec_faiss.index.fused.queries.sending._many_threads", threads)
     given = torch.from_numpy(np.random.default_rng(1).normal(size=(2048, 384)).astype(kind))
     into = copied(given, torch.zeros(2048, 384))
     np.testing.assert_array_equal(into.numpy(), given.numpy().astype(np.float32))

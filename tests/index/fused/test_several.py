@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from semrec_faiss.errors import DataError, DeviceError, UsageError
-from semrec_faiss.index.fused.batches import VectorBatch
 from semrec_faiss.index.fused.block_search import BlockSearch
+from semrec_faiss.index.fused.queries.batches import VectorBatch
 from semrec_faiss.index.fused.room import even_block
 from semrec_faiss.index.fused.searcher import FREE_SHARE
 from semrec_faiss.index.fused.several import several_gpus

@@ -18,12 +18,12 @@ from semrec_faiss.arrays import Mask, Rows, Vectors
 from semrec_faiss.config.index_types import FUSED_K_LIMIT
 from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
-from semrec_faiss.index.fused.batches import Batch, UserBatch, VectorBatch
 from semrec_faiss.index.fused.plan import LARGEST_TILE
+from semrec_faiss.index.fused.queries.batches import Batch, UserBatch, VectorBatch
+from semrec_faiss.index.fused.queries.sending import OddQueriesError
 from semrec_faiss.index.fused.room import Kept, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, advanced
 from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedSearcher, Originals
-from semrec_faiss.index.fused.sending import OddQueriesError
 from semrec_faiss.index.fused.several.shards import Shards
 from semrec_faiss.index.fused.titles.as_halves import seem_halves
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch

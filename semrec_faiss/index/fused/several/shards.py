@@ -16,13 +16,13 @@ import numpy as np
 from semrec_faiss.arrays import Mask, Rows, Scores
 from semrec_faiss.errors import DeviceError
 from semrec_faiss.index.fused.batch import CapturedSearch
-from semrec_faiss.index.fused.batches import Batch
 from semrec_faiss.index.fused.filters.known_filters import FILTERS_KNOWN
 from semrec_faiss.index.fused.plan import Masking
+from semrec_faiss.index.fused.queries.batches import Batch
+from semrec_faiss.index.fused.queries.sending import SENT_APART
 from semrec_faiss.index.fused.room import MOST_QUERIES
 from semrec_faiss.index.fused.running import FusedResult, Named, Running, advanced, launched, ran_out
 from semrec_faiss.index.fused.searcher import FusedSearcher
-from semrec_faiss.index.fused.sending import SENT_APART
 from semrec_faiss.index.fused.several.turns import in_turns, may_take_turns, turns_of
 from semrec_faiss.index.hardware.device import load_faiss
 

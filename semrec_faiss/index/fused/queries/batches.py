@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.index.exclusions import MOST_LISTED, Exclusions, part_of
-from semrec_faiss.index.fused.sending import (
+from semrec_faiss.index.fused.queries.sending import (
     COPIED_AT_ONCE,
     SENT_APART,
     SENT_IN_PART,
