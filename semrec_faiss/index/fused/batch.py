@@ -22,8 +22,9 @@ from semrec_faiss.index.fused.kernels.compiling import recorded
 from semrec_faiss.index.fused.one_pass import FusedPass
 from semrec_faiss.index.fused.pass_buffers import LANES, LAUNCHED, LAUNCHING, Answers, Fetched, Searching
 from semrec_faiss.index.fused.plan import FusedPlan, Masking
-from semrec_faiss.index.fused.queries.batches import Batch, Feed
-from semrec_faiss.index.fused.queries.sending import UnitLength
+from semrec_faiss.index.fused.queries.batches import Batch
+from semrec_faiss.index.fused.queries.feeds import Feed
+from semrec_faiss.index.fused.queries.unit_length import UnitLength
 from semrec_faiss.index.fused.repeating import CapturedRepeat, RepeatAtOnce, filled, in_rooms, repeat_pass
 from semrec_faiss.index.fused.titles.gpu_titles import GpuTitles, as_tensor, load_torch
 from semrec_faiss.index.fused.titles.left_out import leave_out

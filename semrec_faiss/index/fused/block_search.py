@@ -28,7 +28,8 @@ from semrec_faiss.index.fused.plan import (
     takes_pieces,
     through_codes,
 )
-from semrec_faiss.index.fused.queries.batches import Batch, Feed
+from semrec_faiss.index.fused.queries.batches import Batch
+from semrec_faiss.index.fused.queries.feeds import Feed, feed_for
 from semrec_faiss.index.fused.repeating import at_once, prepared_bytes
 from semrec_faiss.index.fused.room import query_bytes, recorded_again, recorded_queries
 from semrec_faiss.index.fused.titles.codes import CodesTried
@@ -257,7 +258,7 @@ class BlockSearch:
             return self._workspace.direct(self.titles, plan, queries, k, lane)
         alone, once = lane == ALONE, reads_once(self.titles, plan, queries)
         whole = self._workspace.beside_others and not alone
-        feed = batch.feed(self._device, queries, alone=alone, whole=whole, once=once)
+        feed = feed_for(batch, self._device, queries, alone=alone, whole=whole, once=once)
         if not feed.takes(batch):
             return self._workspace.direct(self.titles, plan, queries, k, lane)
         self._drop_recorded(size)

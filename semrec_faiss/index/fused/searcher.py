@@ -31,7 +31,7 @@ from semrec_faiss.index.fused.kernels.compiling import tell_of_compiling
 from semrec_faiss.index.fused.pass_buffers import LANES, are_written_out
 from semrec_faiss.index.fused.plan import SCREENED_TITLES
 from semrec_faiss.index.fused.queries.batches import Batch, UserBatch, VectorBatch
-from semrec_faiss.index.fused.queries.sending import ByTorch, OddQueriesError
+from semrec_faiss.index.fused.queries.unit_length import ByTorch, OddQueriesError
 from semrec_faiss.index.fused.room import MOST_QUERIES, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, Named, Running
 from semrec_faiss.index.fused.titles.gpu_titles import load_torch

@@ -149,8 +149,8 @@ def test_users_that_have_seen_nothing_known() -> None:
 
 @needs_kernels
 def test_more_seen_titles_than_a_recording_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semrec_faiss.index.fused.queries.batches.LEAST_LISTED", 50)
-    monkeypatch.setattr("semrec_faiss.index.fused.queries.batches.LISTED_EACH", 20)
+    monkeypatch.setattr("semrec_faiss.index.fused.queries.feeds.LEAST_LISTED", 50)
+    monkeypatch.setattr("semrec_faiss.index.fused.queries.feeds.LISTED_EACH", 20)
     titles = clustered(np.random.default_rng(5), 800 * SIZE, 32)
     index, queries = searcher(titles), titles[:3]
     for length in [10, 10, 10, 60, 10, 60, 60, 60]:  # three fit a recording of 3 × 20, the long ones none

@@ -10,14 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
-from semrec_faiss.index.fused.kernels import ARITHMETIC
-from semrec_faiss.index.fused.listing import power_of_two
 from semrec_faiss.index.fused.plan import LARGEST_TILE
 from semrec_faiss.index.fused.titles.gpu_titles import as_tensor, load_torch
-from semrec_faiss.index.queries import LEAST_SQUARE, ON_HOST, UNIT_SQUARE_TOLERANCE
 
 COPIED_AT_ONCE = 2 << 20
 """Bytes of queries that numpy copies sooner than torch on many threads, which have to wake, and spin afterwards."""
@@ -25,20 +21,17 @@ COPIED_AT_ONCE = 2 << 20
 SENT_APART = 256 << 10
 """From so many bytes on queries are page-locked once for all GPUs, and sent from there rather than by a recording."""
 
-LOCKED_BYTES = 64 << 20
-"""Bytes of queries for which page-locked memory is asked, and kept by torch, at most."""
-
 SENT_IN_PART = 4 << 20
 """Bytes of queries that are copied to page-locked memory while those before them are on their way, and are scored."""
+
+SENT_FIRST = 512 << 10
+"""Bytes of the first ones, for which the GPU waits, where a part costs nothing but launching what scores it."""
 
 SLOWEST_S_A_BYTE = 1e-9
 """What a copy by many threads takes at most unless these are kept waiting: ten times as long as it does."""
 
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0
 """Seconds until many threads are tried again: at first, and when they were kept waiting every time."""
-
-SENT_FIRST = 512 << 10
-"""Bytes of the first ones, for which the GPU waits, where a part costs nothing but launching what scores it."""
 
 
 @lru_cache
@@ -64,80 +57,6 @@ class Sending:
         with self._cuda.stream(self._apart):
             self._there[part].copy_(locked, non_blocking=True)
         self._cuda.current_stream(self._there.device).wait_stream(self._apart)
-
-
-def room_for(shape: tuple[int, ...], device: Any) -> Vectors:
-    """Make room for float32 queries, page-locked unless they are too many, so that they need not be copied there."""
-    torch = load_torch()
-    locked = device.type == "cuda" and 4 * math.prod(shape) <= LOCKED_BYTES
-    room: Vectors = torch.empty(shape, dtype=torch.float32, pin_memory=locked).numpy()
-    return room
-
-
-class ByTorch:
-    """Prepares many queries by torch, which takes a fifth of numpy's time to divide, and several threads; few by numpy.
-
-    FAISS's threads are not for queries that go to a GPU: torch's, which copy them, would wait for these to rest.
-    """
-
-    def __init__(self, device: Any) -> None:
-        """Divide into `room_for` what is divided."""
-        self._device = device
-
-    def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        """Return the squared length of each row; see `Arithmetic`."""
-        if 4 * vectors.size <= SENT_APART:
-            return ON_HOST.squares(vectors)
-        lengths: NDArray[Any] = load_torch().linalg.vector_norm(as_tensor(vectors), dim=1).numpy()
-        return np.asarray(lengths * lengths)
-
-    def divided(self, vectors: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
-        """Divide rows by their lengths; see `Arithmetic`."""
-        if 4 * vectors.size <= SENT_APART:
-            return ON_HOST.divided(vectors, lengths)
-        room = room_for(vectors.shape, self._device)
-        load_torch().div(as_tensor(vectors), as_tensor(lengths), out=as_tensor(room))
-        return room
-
-
-class OddQueriesError(Exception):
-    """Some of the queries that a GPU was to bring to unit length are infinite, or too short to have a direction."""
-
-
-class UnitLength:
-    """Brings queries to unit length on the GPU that they are sent to, or looks at them alone; and tells of odd ones."""
-
-    def __init__(self, device: Any, *, normalize: bool) -> None:
-        """Bring them to unit length, or with ``normalize`` False see whether they are finite."""
-        torch = load_torch()
-        self._normalize = normalize
-        self._odd = torch.zeros(1, dtype=torch.int32, device=device)
-        self._told_in = torch.zeros(1, dtype=torch.int32, pin_memory=device.type == "cuda")
-        self._told = self._told_in.numpy()
-
-    def launch(self, queries: Any) -> None:
-        """Launch it for some queries, float32 (some, dim) on the GPU, in place."""
-        from semrec_faiss.index.fused.kernels import queries as kernels
-
-        count, dim = queries.shape
-        options = ARITHMETIC | {"NORMALIZE": self._normalize, "D_BLOCK": power_of_two(dim), "num_warps": 4}
-        least = LEAST_SQUARE if self._normalize else -1.0
-        kernels.bring_to_unit_length[(count,)](queries, self._odd, dim, least, UNIT_SQUARE_TOLERANCE, **options)
-
-    def fetch(self) -> None:
-        """Launch the copy of what `check` looks at, behind the last queries of a batch."""
-        self._told_in.copy_(self._odd, non_blocking=True)
-
-    def check(self) -> None:
-        """Look at a batch whose answers are there, and at those before it, and forget what was odd.
-
-        Raises:
-            OddQueriesError: some of its queries are odd; the answers are of no use.
-        """
-        if self._told[0]:
-            self._odd.zero_()
-            self._told_in.zero_()
-            raise OddQueriesError
 
 
 def staged(queries: Vectors, device: Any, least: int) -> Vectors:

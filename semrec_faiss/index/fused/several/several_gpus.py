@@ -20,7 +20,7 @@ from semrec_faiss.errors import UsageError
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.fused.plan import LARGEST_TILE
 from semrec_faiss.index.fused.queries.batches import Batch, UserBatch, VectorBatch
-from semrec_faiss.index.fused.queries.sending import OddQueriesError
+from semrec_faiss.index.fused.queries.unit_length import OddQueriesError
 from semrec_faiss.index.fused.room import Kept, title_bytes, work_bytes
 from semrec_faiss.index.fused.running import FusedResult, advanced
 from semrec_faiss.index.fused.searcher import FREE_SHARE, FusedSearcher, Originals

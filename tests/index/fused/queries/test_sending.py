@@ -12,7 +12,9 @@ from semrec_faiss.errors import DataError
 from semrec_faiss.index.fused.block_search import ALONE, LEFT
 from semrec_faiss.index.fused.plan import Masking
 from semrec_faiss.index.fused.queries.batches import VectorBatch
-from semrec_faiss.index.fused.queries.sending import ManyThreads, Sending, UnitLength, copied
+from semrec_faiss.index.fused.queries.feeds import feed_for
+from semrec_faiss.index.fused.queries.sending import ManyThreads, Sending, copied
+from semrec_faiss.index.fused.queries.unit_length import UnitLength
 from semrec_faiss.index.fused.room import MOST_QUERIES
 from semrec_faiss.index.queries import prepared_block
 from tests.index.fused.recordings import recordings
@@ -26,16 +28,15 @@ def test_queries_that_are_sent_in_parts_are_answered_as_those_sent_together(
     masking: Masking, beside_others: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each part is scored as it comes, into the buffers of its own queries; the last one ends within a tile."""
-    for name in ("batches.COPIED_AT_ONCE", "batches.SENT_APART", "sending.COPIED_AT_ONCE", "sending.SENT_IN_PART"):
+    for name in ("batches.COPIED_AT_ONCE", "feeds.SENT_APART", "sending.COPIED_AT_ONCE", "sending.SENT_IN_PART"):
         monkeypatch.setattr(f"semrec_faiss.index.fused.queries.{name}", 1000)
     fed: list[tuple[bool, bool]] = []
-    feed = VectorBatch.feed
 
-    def noted(self: VectorBatch, *room: Any, alone: bool, whole: bool, once: bool) -> Any:
+    def noted(*room: Any, alone: bool, whole: bool, once: bool) -> Any:
         fed.append((alone, whole))
-        return feed(self, *room, alone=alone, whole=whole, once=once)
+        return feed_for(*room, alone=alone, whole=whole, once=once)
 
-    monkeypatch.setattr(VectorBatch, "feed", noted)
+    monkeypatch.setattr("semrec_faiss.index.fused.block_search.feed_for", noted)
     rng = np.random.default_rng(4)
     titles = clustered(rng, 140 * SIZE, 40)
     with recordings():
@@ -203,7 +204,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         send(self, locked, part)
 
     monkeypatch.setattr(Sending, "copy", noted)
-    names = ("batches.COPIED_AT_ONCE", "batches.SENT_APART", "sending.COPIED_AT_ONCE", "sending.SENT_IN_PART")
+    names = ("batches.COPIED_AT_ONCE", "feeds.SENT_APART", "sending.COPIED_AT_ONCE", "sending.SENT_IN_PART")
     for name in (*names, "batches.SENT_IN_PART"):
         monkeypatch.setattr(f"semrec_faiss.index.fused.queries.{name}", 1000)
     return begun
@@ -261,7 +262,7 @@ def test_a_block_is_sent_whole_where_launching_its_parts_would_take_too_long(
     queries = np.random.default_rng(1).normal(size=(300, 40)).astype(np.float32)
     with recordings():
         batch = VectorBatch(queries)
-        feed = batch.feed(torch.device(PLACE), 300, alone=False, whole=whole, once=False)
+        feed = feed_for(batch, torch.device(PLACE), 300, alone=False, whole=whole, once=False)
         assert [part.stop - part.start for part in feed.put(batch)] == parts
         assert small_parts == [0, *np.cumsum(parts)[:-1]]
         np.testing.assert_array_equal(feed.queries.cpu().numpy(), queries)
