@@ -50,7 +50,7 @@ def recordings() -> Iterator[None]:
         return started
 
     with ExitStack() as patched:
-        for name in ("empty", "zeros", "empty_like"):
+        for name in ("empty", "zeros", "ones", "empty_like"):
             patched.enter_context(mock.patch.object(torch, name, _not_locked(getattr(torch, name))))
         for name in ("batch", "repeating", "filters.shelves"):
             patched.enter_context(mock.patch(f"{FUSED}.{name}.recorded", _replayed))

@@ -124,7 +124,7 @@ def test_blocks_behind_one_another_answer_as_one_block_does(
 @on_gpu
 @needs_kernels
 def test_a_shorter_block_is_replayed_by_the_recording_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies in its buffers behind the shorter block is searched for nothing; other queries each time."""
+    """It is sent in parts, of which a shorter block has fewer; other queries each time."""
     rng = np.random.default_rng(1)
     titles = clustered(rng, 5000, 384)
     one, lanes = searcher(titles), searcher(titles)
@@ -134,4 +134,4 @@ def test_a_shorter_block_is_replayed_by_the_recording_of_the_others(monkeypatch:
     for queries, its in zip(batches, expected, strict=True):
         _same(lanes.search(queries, 10), its)
     kinds = lanes._all._graphs.values()
-    assert sum(kind.search is not None and len(kind.search.feed.queries) == 3072 for kind in kinds) == 2, "one a lane"
+    assert sum(kind.search is not None and len(kind.search.feed.parts) > 1 for kind in kinds) == 2, "one a lane"

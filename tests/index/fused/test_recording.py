@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ import pytest
 from semrec_faiss.index.fused.batch import DirectSearch
 from semrec_faiss.index.fused.block_search import BlockSearch
 from semrec_faiss.index.fused.cards import COPY_ENGINE
+from semrec_faiss.index.fused.kernels.compiling import recorded
 from semrec_faiss.index.fused.plan import plan_search
 from semrec_faiss.index.fused.queries.batches import VectorBatch
 from semrec_faiss.index.fused.repeating import plan_repeat, prepared_bytes
@@ -28,7 +34,7 @@ def test_where_memory_does_not_suffice_for_another_recording_it_is_launched(monk
     if PLACE == "cpu":
         monkeypatch.setattr(search, "_device", SimpleNamespace(type="cuda"))
         fed = SimpleNamespace(takes=lambda _: True)
-        monkeypatch.setattr(VectorBatch, "feed", lambda *_, **__: fed)
+        monkeypatch.setattr("semrec_faiss.index.fused.block_search.feed_for", lambda *_, **__: fed)
     tried: list[int] = []
 
     def capture(_: BlockSearch, __: Any, ___: Any, k: int, ____: Any, **_____: Any) -> Any:
@@ -57,7 +63,9 @@ def test_batches_that_come_in_turns_do_not_drop_each_others_recordings(monkeypat
     search = searcher(clustered(np.random.default_rng(2), 300, 32)).whole
     if PLACE == "cpu":
         monkeypatch.setattr(search, "_device", SimpleNamespace(type="cuda"))
-        monkeypatch.setattr(VectorBatch, "feed", lambda *_, **__: SimpleNamespace(takes=lambda _: True))
+        monkeypatch.setattr(
+            "semrec_faiss.index.fused.block_search.feed_for", lambda *_, **__: SimpleNamespace(takes=lambda _: True)
+        )
     captured: list[int] = []
 
     def capture(_: BlockSearch, __: Any, ___: Any, k: int, ____: Any, **_____: Any) -> Any:
@@ -101,3 +109,62 @@ def test_how_many_titles_a_filter_leaves_compiles_nothing(queries: int, rest: in
     for launch in launched(1):
         given = [name for name, value in launch.constants if not name.isupper() and value is not None]
         assert not given, launch.name
+
+
+class Rubbish:
+    """Only the garbage collector frees it."""
+
+    def __init__(self, older: list[Any]) -> None:
+        self.itself, self.older = self, older
+
+
+@pytest.fixture
+def _collects_soon() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    yield
+    gc.set_threshold(*before)
+    gc.enable()
+
+
+@needs_kernels
+@pytest.mark.usefixtures("_collects_soon")
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("collects", [True, False])
+def test_nothing_is_collected_while_launches_are_recorded(
+    fails: bool, collects: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph and the page-locked memory of a search that is over: freed meanwhile, they would end the recording."""
+    import torch
+
+    if PLACE == "cpu":
+        for name in ("CUDAGraph", "Stream", "synchronize"):
+            monkeypatch.setattr(torch.cuda, name, mock.Mock())
+        for name in ("device", "graph"):
+            monkeypatch.setattr(torch.cuda, name, mock.MagicMock(return_value=contextlib.nullcontext()))
+    device = torch.device("cpu" if PLACE == "cpu" else "cuda:0")
+    value = torch.zeros(1, device=device)
+    held: list[list[Any]] = [[], []]
+    for older in held if PLACE != "cpu" else []:
+        older += [recorded(lambda: value.mul_(1), device), torch.zeros(1, pin_memory=True)]
+        older[1].copy_(value, non_blocking=True)
+        del older
+    was_there: list[bool] = []
+
+    def launches() -> None:
+        rubbish = weakref.ref(Rubbish(held.pop()))
+        [[] for _ in range(100)]
+        value.add_(1)
+        was_there.append(rubbish() is not None)
+        if fails and not held:
+            raise MemoryError
+
+    if not collects:
+        gc.disable()
+    if fails:
+        with pytest.raises(MemoryError):
+            recorded(launches, device)
+    else:
+        recorded(launches, device)
+    assert was_there == [not collects, True]
+    assert gc.isenabled() == collects

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _compiled = itertools.count()
@@ -46,6 +48,18 @@ def recorded(launches: Callable[[], None], device: Any) -> Any:
     # A stream of this GPU's own: torch's default one is the first GPU's. Thread-local: what other threads do on other
     # GPUs meanwhile must not end the recording.
     own = {"stream": torch.cuda.Stream(device), "capture_error_mode": "thread_local"}
-    with torch.cuda.device(device), torch.cuda.graph(graph, **own):
+    with torch.cuda.device(device), _no_rubbish_collected(), torch.cuda.graph(graph, **own):
         launches()
     return graph
+
+
+@contextlib.contextmanager
+def _no_rubbish_collected() -> Iterator[None]:
+    """Let no graph or page-locked memory of a search that is over be freed meanwhile: CUDA would end the recording."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
