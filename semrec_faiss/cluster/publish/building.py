@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from semrec_faiss.cluster.connection import OWN, alive_nodes, connect, load_ray, told_as_ours
-from semrec_faiss.cluster.publish.gathering import ATTEMPTS, gathered
+from semrec_faiss.cluster.publish.gathering import gathered, task_at
 from semrec_faiss.cluster.publish.kept import BuiltOf, digest_beside, kept_shard
 from semrec_faiss.cluster.publish.remains import remove_unlisted
 from semrec_faiss.cluster.starting import Resources, at_node
@@ -168,14 +168,11 @@ class _Build:
         return [[self._nodes[(at + own) % len(self._nodes)] for own in range(self._replicas)] for at in range(number)]
 
     def _begin(self, resources: Resources, beside: str, folder: str, part: TitleRange, node: str | None) -> Any:
-        ray = load_ray()
         device = self._config.device.model_copy(
             update={"gpus": (0,)} if resources.gpus else {"kind": "cpu", "float16": False}
         )
         config = self._config.model_copy(update={"output": self._index / folder, "profile": None, "device": device})
-        where = {"scheduling_strategy": "SPREAD"} if node is None else at_node(node)
-        task = ray.remote(_build_one).options(num_cpus=1, num_gpus=resources.gpus, max_retries=ATTEMPTS, **where)
-        return task.remote(config, part, beside)
+        return task_at(node, _build_one, resources.gpus).remote(config, part, beside)
 
 
 def _build_one(config: Config, part: TitleRange, beside: str) -> tuple[GenerationRef, bool]:

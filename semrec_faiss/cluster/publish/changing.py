@@ -13,9 +13,9 @@ import numpy as np
 
 from semrec_faiss.arrays import Rows, Vectors
 from semrec_faiss.cluster.connection import load_ray
-from semrec_faiss.cluster.publish.gathering import ATTEMPTS, gathered
+from semrec_faiss.cluster.publish.gathering import gathered, task_at
 from semrec_faiss.cluster.shards import named
-from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
+from semrec_faiss.cluster.starting import alive_places, lost_machines
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation
@@ -91,9 +91,7 @@ def changed_shards(
 
 
 def _begin(source: Path, target: Path, place: Place, plan: Any, compact_at: float | None) -> Any:
-    where = {"scheduling_strategy": "SPREAD"} if place.node is None else at_node(place.node)
-    task = load_ray().remote(change_one).options(num_cpus=1, max_retries=ATTEMPTS, **where)
-    return task.remote(source, place.generation.model_dump(), target, plan, compact_at)
+    return task_at(place.node, change_one).remote(source, place.generation.model_dump(), target, plan, compact_at)
 
 
 def change_one(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from semrec_faiss.arrays import Vectors
-from semrec_faiss.cluster.connection import load_ray
 from semrec_faiss.cluster.publish.changing import only_generation, shard_plan
-from semrec_faiss.cluster.publish.gathering import ATTEMPTS, gathered
-from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
+from semrec_faiss.cluster.publish.gathering import gathered, task_at
+from semrec_faiss.cluster.starting import alive_places, lost_machines
 from semrec_faiss.data.titles.titles import stored_records
 from semrec_faiss.errors import StorageError
 from semrec_faiss.index.generations.directory import IndexDirectory
@@ -81,9 +80,9 @@ def divided_shards(
     asked: dict[Any, tuple[int, str | None]] = {}
     for at, (first, last) in enumerate(bounds):
         owns, others = _parts(index, listed, at, _slices(index, listed, first, last))
-        sent = [_task(_taken, one.place.node).remote(one) for one in others]
+        sent = [task_at(one.place.node, _taken).remote(one) for one in others]
         for own in owns:
-            asked[_task(_divide_one, own.place.node).remote(own, index / folders[at], fields, *sent)] = (
+            asked[task_at(own.place.node, _divide_one).remote(own, index / folders[at], fields, *sent)] = (
                 at,
                 own.place.node,
             )
@@ -99,11 +98,6 @@ def divided_shards(
             for at, (first, last) in enumerate(bounds)
         )
     )
-
-
-def _task(work: Callable[..., Any], node: str | None) -> Any:
-    where = {"scheduling_strategy": "SPREAD"} if node is None else at_node(node)
-    return load_ray().remote(work).options(num_cpus=1, max_retries=ATTEMPTS, **where)
 
 
 def _slices(index: Path, listed: ShardList, first: int, last: int) -> list[Slice]:

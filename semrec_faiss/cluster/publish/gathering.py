@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 from semrec_faiss.cluster.connection import finished, head_answers, load_ray, told_as_ours
+from semrec_faiss.cluster.starting import at_node
 from semrec_faiss.progress import Progress
 
 Key = TypeVar("Key", bound=Hashable)
@@ -42,3 +43,9 @@ def gathered(asked: Mapping[Any, Key], what: str, progress: Progress) -> dict[Ke
         raise
     progress(what, len(found), len(asked))
     return found
+
+
+def task_at(node: str | None, work: Callable[..., Any], gpus: int = 0) -> Any:
+    """Return ``work`` as a task of one core on the machine with this address; without one, tasks spread over all."""
+    where = {"scheduling_strategy": "SPREAD"} if node is None else at_node(node)
+    return load_ray().remote(work).options(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS, **where)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from semrec_faiss.cluster.connection import OWN, connect, finished, load_ray, told_as_ours
-from semrec_faiss.cluster.publish.gathering import ATTEMPTS
+from semrec_faiss.cluster.publish.gathering import task_at
 from semrec_faiss.cluster.saved import opened_front
 from semrec_faiss.cluster.shards import named
-from semrec_faiss.cluster.starting import alive_places, at_node, lost_machines
+from semrec_faiss.cluster.starting import alive_places, lost_machines
 from semrec_faiss.errors import DamagedIndexError
 from semrec_faiss.index.generations.generation import Generation
 from semrec_faiss.index.generations.manifest import GenerationRef
@@ -64,10 +64,8 @@ def verify_shards(path: str | Path, *, address: str = OWN, progress: Progress = 
         if len(alive_places(shard.places)) < len(shard.places):
             raise lost_machines(listed, number)
         for place in shard.places:
-            where = {"scheduling_strategy": "SPREAD"} if place.node is None else at_node(place.node)
-            task = load_ray().remote(_verify_one).options(num_cpus=1, max_retries=ATTEMPTS, **where)
             folder = saved.shards.index / shard.folder
-            asked[task.remote(folder, place.generation.model_dump(), shard.titles)] = number
+            asked[task_at(place.node, _verify_one).remote(folder, place.generation.model_dump(), shard.titles)] = number
     manifest = front.manifest
     files, size, answers = len(manifest.files), front.bytes, 0
     left = list(asked)

@@ -48,6 +48,11 @@ _HELD: dict[str, tuple[type, ...]] = {
 """What a field of each type has held; an object can only be kept as JSON."""
 
 
+def is_no_name(name: str) -> bool:
+    """Whether a field cannot be called so: it is empty or holds control characters."""
+    return not name or any(ord(character) < 32 or ord(character) == 127 for character in name)
+
+
 def refuse_bytes(path: Path | str, column: str, kind: Any) -> None:
     """Refuse a column of DuckDB's type ``kind`` that has bytes anywhere: to tell them as text would be to make some up.
 
@@ -158,7 +163,7 @@ class FieldTypes:
     def _admit(self, name: str) -> list[str]:
         self._values[name], self._elements[name], self._largest[name] = {}, {}, 0
         spelled = self._spelled.setdefault(name.lower(), name)
-        if not name or any(ord(character) < 32 or ord(character) == 127 for character in name):
+        if is_no_name(name):
             return [f"the field name {name!r} is empty or holds control characters"]
         if spelled == ROW:
             return [f"the field name {name!r} is kept for the row number; rename it"]

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from semrec_faiss.data.folder.database import quoted_name, quoted_text, reading, session
-from semrec_faiss.data.folder.field_types import INTEGERS, MAX_FIELDS, ROW, refuse_bytes, refuse_objects_without_fields
+from semrec_faiss.data.folder.field_types import (
+    INTEGERS,
+    MAX_FIELDS,
+    ROW,
+    is_no_name,
+    refuse_bytes,
+    refuse_objects_without_fields,
+)
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
 from semrec_faiss.data.folder.records import json_text, read_record
@@ -148,7 +155,7 @@ def _rows(file: str, selected: str) -> str:
 def _check_names(path: Path | str, names: list[str], recipe: Recipe) -> None:
     folded: dict[str, str] = {}
     for name in names:
-        if not name or any(ord(character) < 32 or ord(character) == 127 for character in name):
+        if is_no_name(name):
             raise DataError(
                 f"{path}: the column name {quoted(name)} is empty or holds control characters", fix="rename it"
             )

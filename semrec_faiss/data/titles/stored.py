@@ -25,7 +25,7 @@ from semrec_faiss.storage import too_many_open
 ENDINGS = (".jsonl", ".index", ".lookup")
 _ENTRY = np.dtype([("end", "<u8"), ("crc", "<u4")])
 _BLOCK_BYTES = 1 << 20
-_REPAIR = "restore it from a copy, run `semrec rollback INDEX` if it was built more than once, or build it again"
+REPAIR = "restore it from a copy, run `semrec rollback INDEX` if it was built more than once, or build it again"
 
 
 class Sink(Protocol):
@@ -109,10 +109,10 @@ class StoredTexts:
             entries: NDArray[Any] = np.asarray(np.memmap(index, _ENTRY, "r"))  # whose indexing is quicker
         except (OSError, ValueError) as error:
             raise too_many_open(error, lines) or DamagedIndexError(
-                f"{lines}: cannot be read: {error}", fix=_REPAIR
+                f"{lines}: cannot be read: {error}", fix=REPAIR
             ) from error
         if len(entries) != count:
-            raise DamagedIndexError(f"{index} has {len(entries)} rows, there are {count}", fix=_REPAIR)
+            raise DamagedIndexError(f"{index} has {len(entries)} rows, there are {count}", fix=REPAIR)
         self._end_of, self._sum_of = entries["end"].item, entries["crc"].item
 
     def lines(self, rows: Any) -> list[bytes]:
@@ -130,7 +130,7 @@ class StoredTexts:
             start, end = end_of(row - 1) if row else 0, end_of(row)
             line = mapped[start : end - 1] if end > start else b""
             if _digest(row, line) != sum_of(row) or mapped[end - 1 : end] != b"\n":
-                raise DamagedIndexError(f"{self._path} has changed since it was written: row {row}", fix=_REPAIR)
+                raise DamagedIndexError(f"{self._path} has changed since it was written: row {row}", fix=REPAIR)
             found.append(line)
         return found
 
@@ -163,7 +163,7 @@ class StoredTexts:
             mapped = np.memmap(path, "<u8", "r")
         except (OSError, ValueError) as error:
             raise too_many_open(error, path) or DamagedIndexError(
-                f"{path}: cannot be read: {error}", fix=_REPAIR
+                f"{path}: cannot be read: {error}", fix=REPAIR
             ) from error
         half = len(mapped) // 2
         return np.asarray(mapped[:half]), np.asarray(mapped[half:]).view("<i8")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 
 from semrec_faiss.config.schema import Config
 from semrec_faiss.data.text.provenance import Embedding
+from semrec_faiss.data.titles.stored import REPAIR
 from semrec_faiss.errors import DamagedIndexError, SemrecError, StorageError
 from semrec_faiss.storage import read_small, sha256_of_file, too_many_open
 
@@ -268,5 +269,5 @@ def damaged(path: Path, what: str) -> DamagedIndexError:
     """Make the error for one file that is not as it was written."""
     return DamagedIndexError(
         f"{path} {what}",
-        fix="restore it from a copy, run `semrec rollback INDEX` if it was built more than once, or build it again",
+        fix=REPAIR,
     )
