@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arguments import did_you_mean
-from semrec_faiss.arrays import Rows, Scores, Vectors
+from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.deadline import raise_if_late
@@ -154,28 +154,70 @@ def _choose(
 ) -> tuple[Rows, Scores]:
     queries = np.arange(len(candidates))
     open_ = candidates >= 0
-    relevance = _relevance(asked, scores, vectors)
-    nearest = np.zeros(candidates.shape)
+    most = min(k, candidates.shape[1])
+    gain = (1 - variety.diversity) * _relevance(asked, scores, vectors)
+    likeness = None if vectors is None else _Likeness(vectors, most)
     codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
     for own in codes.values():
         open_ &= own != UNREAD
     chosen_rows = np.full((len(candidates), k), -1, np.int64)
     chosen_scores = np.full((len(candidates), k), -np.inf, np.float32)
-    for position in range(k):
+    for position in range(most):
         raise_if_late("the lists were not chosen when their time was up")
-        penalty = nearest if position else 0.0
-        worth = np.where(open_, (1 - variety.diversity) * relevance - variety.diversity * penalty, -np.inf)
-        best = np.argmax(worth, axis=1)
+        if likeness is None or not position:
+            best = np.argmax(np.where(open_, gain, -np.inf), axis=1)
+        else:
+            best = likeness.best(open_, gain, variety.diversity)
         alive = open_[queries, best]
         chosen_rows[alive, position] = candidates[queries, best][alive]
         chosen_scores[alive, position] = scores[queries, best][alive]
         open_[queries, best] = False
-        for name, most in variety.max_per.items():
-            open_ &= ~_is_full(codes[name], groups[name], chosen_rows[:, : position + 1], best, most)
-        if vectors is not None:
-            likeness = wide_products(vectors[queries, best], vectors)  # which may be more than any score is
-            nearest = likeness if position == 0 else np.maximum(nearest, likeness)
+        for name, limit in variety.max_per.items():
+            open_ &= ~_is_full(codes[name], groups[name], chosen_rows[:, : position + 1], best, limit)
+        if likeness is not None:
+            likeness.add(best)
     return chosen_rows, chosen_scores
+
+
+class _Likeness:
+    """The highest similarity of each candidate to a title that was chosen, which may be more than any score is.
+
+    It is brought up to date when a candidate might be the next. As it only grows, who is worth less than another by one
+    that is not up to date is worth less.
+    """
+
+    def __init__(self, vectors: Vectors, most: int) -> None:
+        """Compare titles by ``vectors``, float32 (lists, candidates, …), of which each list chooses ``most``."""
+        self._vectors = vectors
+        self._lists = np.arange(len(vectors))
+        self._chosen = np.empty((len(vectors), most, vectors.shape[2]))  # float64, as the products are
+        self._count = 0
+        self._nearest = np.zeros(vectors.shape[:2])  # of those chosen first, as many as `_compared` says
+        self._compared = np.ones(vectors.shape[:2], np.int64)
+
+    def add(self, best: Rows) -> None:
+        """Take what each list has chosen next."""
+        self._chosen[:, self._count] = added = self._vectors[self._lists, best]
+        if not self._count:
+            self._nearest = wide_products(added, self._vectors)
+        self._count += 1
+
+    def best(self, open_: Mask, gain: Scores, diversity: float) -> Rows:
+        """Return the candidate of each list that is worth the most, of equal ones the first."""
+        worth = np.where(open_, gain - diversity * self._nearest, -np.inf)
+        every = zip(range(len(worth)), worth, gain, strict=True)
+        return np.array([self._best_of(at, own, gained, diversity) for at, own, gained in every], np.int64)
+
+    def _best_of(self, at: int, worth: NDArray[np.float64], gain: Scores, diversity: float) -> int:
+        nearest, compared = self._nearest[at], self._compared[at]
+        while True:
+            best = int(worth.argmax())
+            if compared[best] == self._count or worth[best] == -np.inf:
+                return best
+            later = self._chosen[at, compared[best] : self._count]
+            found = np.einsum("d,cd->c", self._vectors[at, best].astype(np.float64), later)
+            nearest[best], compared[best] = max(nearest[best], found.max()), self._count
+            worth[best] = gain[best] - diversity * nearest[best]
 
 
 def _relevance(queries: Vectors | None, scores: Scores, vectors: Vectors | None) -> Scores:

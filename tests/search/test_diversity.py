@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.titles.titles import Titles
 from semrec_faiss.errors import UsageError
+from semrec_faiss.index.cpu.exact import wide_products
 from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.search import diversity
@@ -77,6 +78,53 @@ def follow(
         assert worth[found[position]] >= max(worth.values()) - 1e-5
         chosen.append(found[position])
     assert chosen == found
+
+
+def marginal(relevance: Any, vectors: Any, codes: Any, k: int, weight: float, most: int) -> list[int]:
+    """Return the places that maximal marginal relevance chooses, by all products at once."""
+    alike = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    chosen: list[int] = []
+    for _ in range(k):
+        near = alike[chosen].max(axis=0) if chosen else np.zeros(len(vectors))
+        worth = (1 - weight) * relevance - weight * near
+        worth[chosen] = -np.inf
+        used_up = [code for code, times in Counter(codes[chosen].tolist()).items() if code >= 0 and times >= most]
+        worth[np.isin(codes, used_up)] = -np.inf
+        if worth.max() == -np.inf:
+            break
+        chosen.append(int(worth.argmax()))
+    return chosen
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("most", [3, 1000])
+def test_long_lists_are_those_of_all_products(
+    weight: float, most: int, make_index: Callable[..., VectorIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: the whole pool was compared with each choice, which took 5 s for 2,000 of 62,423 titles."""
+    rng = np.random.default_rng(7)
+    index = make_index(rng.standard_normal((900, 12)).astype(np.float32), {"type": "flat"})
+    queries = index.prepare(rng.standard_normal((2, 12)).astype(np.float32))
+    codes = rng.integers(-1, 80, 900)
+    best = index.search(queries, 700)
+    scores, rows = best.scores, best.rows
+    pool = TopK(rows, scores, np.full(2, 900), True, "index")
+    compared = 0
+
+    def counted(asked: Any, vectors: Any) -> Any:
+        nonlocal compared
+        compared += vectors.shape[1]
+        return wide_products(asked, vectors)
+
+    monkeypatch.setattr(diversity, "wide_products", counted)
+    variety = Variety(weight, {"franchise": most})
+    found, _ = diversity.choose_varied(index, queries, pool, 300, variety, {"franchise": Groups(codes, list)})
+    assert compared == 700
+    for query, own, chosen in zip(queries, rows, found, strict=True):
+        vectors = index.vectors(own)
+        expected = marginal((vectors @ query).astype(np.float64), vectors, codes[own], 300, weight, most)
+        assert chosen[: len(expected)].tolist() == own[expected].tolist()
+        assert (chosen[len(expected) :] == -1).all()
 
 
 def pool_of(world: Any, query: int, allowed: Mask, size: int) -> list[int]:
