@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import click
+import duckdb
 import pytest
 from conftest import run_python
 
@@ -109,6 +110,28 @@ def test_every_python_example_prints_what_its_page_shows(page: Path, workplace: 
         result = run_python("-c", example, cwd=workplace)
         assert result.returncode == 0, result.stderr
         assert comparable(result.stdout) == comparable(expected)
+
+
+@pytest.mark.slow
+def test_new_titles_with_new_ratings_take_the_commands_shown(with_demo: Path, tmp_path: Path) -> None:
+    run_all([f"semrec dataset export {with_demo / 'data/demo'} all.parquet"], tmp_path)
+    films, seen = f"'{tmp_path / 'all.parquet'}'", f"'{with_demo / 'data/demo/users/seen.parquet'}'"
+    for name, first, last in (("films", 1930, 2100), ("new-films", 1900, 1929)):
+        duckdb.sql(f"COPY (FROM {films} WHERE year BETWEEN {first} AND {last}) TO '{tmp_path / name}.parquet'")
+    for name, rest in (("ratings", 0), ("new-ratings", 1)):
+        duckdb.sql(f"COPY (FROM {seen} WHERE timestamp % 2 = {rest}) TO '{tmp_path / name}.parquet'")
+    imported = "semrec dataset import films.parquet first --interactions ratings.parquet"
+    run_all([imported, "semrec build --dataset first --output indexes/films"], tmp_path)
+    (shown,) = [block for block in blocks(ROOT / "semrec_faiss/index/README.md", "sh") if "new-films" in block]
+    run_all([line.partition("#")[0] for line in shown.splitlines()], tmp_path)
+    users = semrec_faiss.Recommender.open(tmp_path / "indexes/films").users
+    assert (users.count, len(users.seen[1])) == (200, 4897), "as the demo has them, old films and new ones"
+
+
+def run_all(commands: list[str], workplace: Path) -> None:
+    for command in commands:
+        done = run(command, workplace)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
 def test_the_front_page_is_a_door() -> None:
