@@ -114,7 +114,7 @@ def test_a_hundred_million_titles() -> None:
 
 
 def test_what_callers_wait_for() -> None:
-    of_fused = "h200-fused", "h200-fused-second", "h200-fused-third", "h200-fused-fourth", "h100-80gb-hbm3-fused"
+    of_fused = "h200-fused", "h200-fused-second", "h200-fused-third", "h100-80gb-hbm3-fused"
     files = [measured(f"bench-answers-{name}") for name in (*of_fused, "h200-flat")]
     table = list(rows("| question | asked | first H200"))
     batches = "rows_and_scores", "one_genre", "to_arrow", "results", "titles", "as_json_bytes"
