@@ -266,3 +266,25 @@ def test_a_block_is_sent_whole_where_launching_its_parts_would_take_too_long(
         assert [part.stop - part.start for part in feed.put(batch)] == parts
         assert small_parts == [0, *np.cumsum(parts)[:-1]]
         np.testing.assert_array_equal(feed.queries.cpu().numpy(), queries)
+
+
+@needs_kernels
+def test_however_many_queries_lie_in_memory_they_are_sent(small_parts: list[int]) -> None:
+    rng = np.random.default_rng(8)
+    titles, queries = clustered(rng, 140 * SIZE, 40), rng.normal(size=(131, 40)).astype(np.float32)
+    truth = Truth.of(titles, prepared_block(queries, 0, normalize=True))
+    wide = np.zeros((131, 80), np.float32)
+    wide[:, ::2] = queries
+    only_read = queries.copy()
+    only_read.setflags(write=False)
+    with recordings():
+        search = searcher(titles)
+        for given in (
+            queries[::-1].copy()[::-1],
+            np.asfortranarray(queries),
+            wide[:, ::2],
+            only_read,
+            queries.astype(">f4"),
+        ):
+            np.testing.assert_array_equal(given, queries)
+            truth.check(search.search_given(given, 0, 10, normalize=True), 10)
