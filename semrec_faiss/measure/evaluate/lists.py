@@ -17,7 +17,7 @@ from semrec_faiss.index.vector_index import VectorIndex
 from semrec_faiss.measure.evaluate.holdout import Split
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.search.profile.interests import interest_vectors
-from semrec_faiss.search.profile.merging import blocks_of_users, merged
+from semrec_faiss.search.profile.merging import added_by_popularity, blocks_of_users, merged
 from semrec_faiss.search.restricted.restriction import Restriction
 from semrec_faiss.search.restricted.topk import restricted_top_k
 
@@ -88,10 +88,8 @@ class ListMaker:
         return min(wanted, self._index.count, self._index.k_limit or self._index.count)
 
     def _prior(self, split: Split, profile: Profile) -> Values:
-        """Return what popularity adds to the score of each title: float64 (titles,)."""
         liked = split.rest.rows[split.rest.ratings >= self._liked]
-        counts = np.log1p(np.bincount(liked, minlength=self._index.count))
-        return np.asarray(profile.popularity * counts / max(float(counts.max()), 1e-9))
+        return added_by_popularity(profile, np.bincount(liked, minlength=self._index.count))
 
     def _queries(self, split: Split, profile: Profile, progress: Progress) -> _Queries:
         vectors: list[Values] = []

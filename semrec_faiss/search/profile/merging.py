@@ -1,4 +1,4 @@
-"""The lists of users' interests, of many users at once, as one list a user."""
+"""The lists of users' interests, of many users at once, as one list a user, and what popularity adds to scores."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from semrec_faiss.arrays import Rows, Scores, Values
+from semrec_faiss.config.profile import Profile
 
 BLOCK_CELLS = 1 << 20
 """Titles of all interests that are put in order at once: bounds the memory."""
+
+
+def added_by_popularity(profile: Profile, liked_by: Rows) -> Values:
+    """Return what popularity adds to the score of each title, of the users who like it: float64 (titles,)."""
+    counts = np.log1p(liked_by)
+    return np.asarray(profile.popularity * counts / max(float(counts.max()), 1e-9))
 
 
 def merged(rows: Rows, scores: Values, counts: Rows, k: int, merge: str) -> tuple[Rows, Scores]:

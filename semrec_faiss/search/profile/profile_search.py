@@ -22,7 +22,7 @@ from semrec_faiss.index.exclusions import Exclusions
 from semrec_faiss.index.saved.users import SavedUsers
 from semrec_faiss.search.diversity import Variety
 from semrec_faiss.search.profile.interests import Interests, Weighed, interest_vectors
-from semrec_faiss.search.profile.merging import merged
+from semrec_faiss.search.profile.merging import added_by_popularity, merged
 from semrec_faiss.search.restricted.allowed import take_first
 from semrec_faiss.search.restricted.found import Stage, TopK
 from semrec_faiss.search.restricted.topk import Strategy
@@ -223,7 +223,7 @@ class ProfileSearch:
         started = time.perf_counter()
         scores = pools.scores.astype(np.float64)
         if profile.popularity:
-            scores += self._prior(profile)[np.maximum(pools.rows, 0)]
+            scores += added_by_popularity(profile, self.liked_by(profile.liked))[np.maximum(pools.rows, 0)]
         rows, best = merged(pools.rows, scores, asked.counts, width, profile.merge)
         matching = np.zeros(len(asked.counts), np.int64)
         matching[asked.owners] = pools.matching
@@ -233,11 +233,6 @@ class ProfileSearch:
             self.fill_popular(result, unknown, profile.liked, replace(plain, k=width), exclusions)
         result.stages.append(Stage("profile", len(asked.counts), fetch, (time.perf_counter() - started) * 1e3))
         return result
-
-    def _prior(self, profile: Profile) -> Values:
-        """Return what popularity adds to the score of each title: float64 (titles,)."""
-        counts = np.log1p(self.liked_by(profile.liked))
-        return np.asarray(profile.popularity * counts / max(float(counts.max()), 1e-9))
 
     def _popular(self, users: int, liked: float, wish: Wish, exclusions: Exclusions | None) -> TopK:
         """List the titles that most users like, the same for everybody but for what is excluded; scores count users."""
