@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arguments import is_whole
-from semrec_faiss.arrays import Rows, StoredRows, row_type
+from semrec_faiss.arrays import Rows, StoredRows, parts_of, row_type
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.relation import Relation
@@ -84,9 +84,7 @@ class History:
 
     def take(self, users: NDArray[np.integer[Any]]) -> History:
         """Return what some users, int64 (some,), have seen, in the order asked."""
-        counts = self.offsets[users + 1] - self.offsets[users]
-        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        at = np.repeat(self.offsets[users] - offsets[:-1], counts) + np.arange(offsets[-1])
+        offsets, at = parts_of(self.offsets, users)
         return History(
             offsets,
             self.rows[at],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arrays import Mask, Rows
+from semrec_faiss.arrays import Mask, Rows, parts_of
 
 SCRATCH_BYTES = 16 << 20
 """Memory for one block of the table (queries × titles) that excluded rows are looked up in: fits the caches."""
@@ -61,10 +61,8 @@ class Exclusions:
 
     def take(self, queries: Rows) -> Exclusions:
         """Return the exclusions of some queries, in the order asked."""
-        counts = self.offsets[queries + 1] - self.offsets[queries]  # of these alone: all users' would take longer
-        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        starts = np.repeat(self.offsets[queries] - offsets[:-1], counts)
-        return Exclusions(offsets, self.rows[starts + np.arange(offsets[-1])])
+        offsets, at = parts_of(self.offsets, queries)
+        return Exclusions(offsets, self.rows[at])
 
     def besides(self, others: Exclusions) -> Exclusions:
         """Return what either excludes, query by query and without repeats."""

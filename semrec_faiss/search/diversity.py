@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arguments import did_you_mean
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.titles.catalog import Catalog
@@ -16,6 +15,7 @@ from semrec_faiss.deadline import raise_if_late
 from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.cpu.exact import VectorsOf, inner_products, wide_products
 from semrec_faiss.index.vector_index import VectorIndex
+from semrec_faiss.search.filters.field_filters import known_field
 from semrec_faiss.search.restricted.found import TopK
 
 POOL_FACTOR = 5
@@ -82,11 +82,8 @@ class Groups:
         Raises:
             UsageError: there is no such field, or it holds lists.
         """
-        field = catalog.field_of(name)
-        if field is None:
-            fix = f"{did_you_mean(name, list(catalog.names))}fields: {', '.join(catalog.names)}"
-            raise UsageError(f"the titles have no field {quoted(name)}", fix=fix)
-        if catalog.fields[field].endswith("[]"):
+        field, kind = known_field(catalog, name)
+        if kind.endswith("[]"):
             able = [each for each, own in catalog.names.items() if not catalog.fields[own].endswith("[]")]
             raise UsageError(
                 f"field {quoted(name)} holds lists; a limit needs one value a title",

@@ -23,7 +23,6 @@ from semrec_faiss.cluster.publish.changing import Work, changed_shards, shard_pl
 from semrec_faiss.cluster.publish.dividing import divided_shards, is_to_be_divided
 from semrec_faiss.cluster.publish.remains import remove_unlisted
 from semrec_faiss.cluster.saved import ShardedSaved, listed_in, opened_front
-from semrec_faiss.data.interactions.transformation_file import ARRAYS_NAME, JSON_NAME
 from semrec_faiss.index.generations.directory import IndexDirectory
 from semrec_faiss.index.generations.generation import Generation, NewGeneration
 from semrec_faiss.index.generations.manifest import GenerationRef
@@ -263,11 +262,7 @@ def _compacted(
             work: list[Work | None] = [Work(None, shard.titles) for shard in listed.shards]
             fresh = changed_shards(directory.path, new.name, listed, work, None, progress)
         _write_list(new, fresh)
-        if saved.users is not None:
-            write_held_users(new, saved.users, manifest.dim)
-        for name in (JSON_NAME, ARRAYS_NAME):
-            if saved.generation.has(name):
-                new.link(saved.generation, name)
+        write_held_users(new, saved)
         write_fields(new, fields)
         later = {
             "generation": new.name,

@@ -19,7 +19,7 @@ from semrec_faiss.index.hardware.device import choose_device, load_faiss
 from semrec_faiss.index.saved.delisted import write_delisted
 from semrec_faiss.index.saved.saved_index import SavedIndex
 from semrec_faiss.index.saved.titles import write_titles
-from semrec_faiss.index.saved.users import SavedUsers, write_seen, write_user_ids
+from semrec_faiss.index.saved.users import write_seen, write_user_ids
 from semrec_faiss.index.screening.written import write_screening
 from semrec_faiss.progress import Progress, silent
 
@@ -49,11 +49,7 @@ def compacted(
         known = write_vectors(new, config.index, blocks, count, dim, device, progress)
         index, screening = write_screening(new, config.index, blocks, count, dim, progress)
         write_titles(new, saved.catalog)
-        if saved.users is not None:
-            write_held_users(new, saved.users, dim)
-        for name in (JSON_NAME, ARRAYS_NAME):
-            if saved.generation.has(name):
-                new.link(saved.generation, name)
+        write_held_users(new, saved)
         later = {
             "generation": new.name,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,8 +73,14 @@ def _blocks(read: Callable[[Rows], Vectors], count: int, dim: int) -> Iterator[t
         yield first, read(np.arange(first, min(first + step, count)))
 
 
-def write_held_users(new: NewGeneration, users: SavedUsers, dim: int) -> None:
-    """Write the users that an index holds as a build does."""
+def write_held_users(new: NewGeneration, saved: SavedIndex) -> None:
+    """Write the users that an index holds as a build does, and keep how vectors were learned of what they did."""
+    for name in (JSON_NAME, ARRAYS_NAME):
+        if saved.generation.has(name):
+            new.link(saved.generation, name)
+    users, dim = saved.users, saved.generation.manifest.dim
+    if users is None:
+        return
     with new.create(USERS_NAME) as file:
         write_npy(file, lambda: _blocks(users.vectors.__getitem__, users.count, dim), (users.count, dim))
     write_user_ids(new, users.ids)

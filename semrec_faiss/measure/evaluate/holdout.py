@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semrec_faiss.arrays import Mask, Rows, Values
+from semrec_faiss.arrays import Mask, Rows, Values, parts_of
 from semrec_faiss.data.users import History
 from semrec_faiss.errors import UsageError
 
@@ -88,9 +88,7 @@ class Ratings:
 
     def of_users(self, users: Rows) -> Ratings:
         """Return the ratings of some users, int64 (some,), in the order asked; they are numbered anew."""
-        counts = np.diff(self.offsets)[users]
-        offsets = np.concatenate(([0], np.cumsum(counts)))
-        at = np.repeat(self.offsets[users] - offsets[:-1], counts) + np.arange(offsets[-1])
+        offsets, at = parts_of(self.offsets, users)
         return Ratings(offsets, self.rows[at], self.ratings[at], self.times[at])
 
 
