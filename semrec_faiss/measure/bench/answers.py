@@ -43,8 +43,6 @@ from semrec_faiss.search.filters.filter import Filter
 from semrec_faiss.search.recommender import Recommender
 from semrec_faiss.search.warming import TIMES_GPU, WARM_BATCHES
 
-"""What a thread does before it asks."""
-
 UNTOLD = NotMeasured("only Linux tells what of a process's memory is mapped files (/proc/self/status)")
 
 BATCH = 1000

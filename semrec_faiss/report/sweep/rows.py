@@ -10,8 +10,6 @@ from semrec_faiss.measure.trials.record import Measured
 from semrec_faiss.measure.trials.results import SweepResults
 from semrec_faiss.report.page.charts import Row
 
-"""What a chart draws: names with their unit, as Vega-Lite has them."""
-
 ENOUGH = 0.95
 """The recall from which a setting stands for its index in charts that have room for one."""
 

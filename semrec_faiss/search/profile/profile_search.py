@@ -42,9 +42,6 @@ FIRST_PLACES, MOST_PLACES = 1_000, 16_000
 """Places of a user's list among which a title is looked for, at first and at most."""
 
 
-"""What an index without a profile serves."""
-
-
 def changed_profile(given: Profile | None, changes: Mapping[str, Any] | None) -> Profile:
     """Return a profile with some settings changed.
 
@@ -54,7 +51,7 @@ def changed_profile(given: Profile | None, changes: Mapping[str, Any] | None) ->
     if changes is None:
         return given or PLAIN
     try:
-        return Profile(**((given or Profile()).model_dump() | dict(changes)))
+        return Profile(**((given or PLAIN).model_dump() | dict(changes)))
     except (ValidationError, TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
             raise UsageError(f"the profile is {quoted(changes)}; settings and their values are expected") from error
