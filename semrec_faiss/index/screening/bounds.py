@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Vectors
 from semrec_faiss.data.folder.npy import NpyWriter, Writable
+from semrec_faiss.index.cpu.exact import UNIT_ROUNDOFF
 from semrec_faiss.index.screening.spectrum import width_of
 from semrec_faiss.index.train import VectorBlocks
 
@@ -18,9 +19,6 @@ DIRECTIONS_NAME = "directions.npy"
 
 BLOCK_BYTES = 32 << 20
 """Bytes of vectors that are projected at once."""
-
-SINGLE = 2.0**-24
-"""The largest relative error of one float32 operation."""
 
 NARROW = np.dtype("<f2")
 
@@ -105,7 +103,7 @@ def _bounds_of(scaled: Vectors, directions: Vectors) -> tuple[NDArray[np.float16
     # A float32 product of n terms is off by at most n·u·|a|·|b| (Higham, 3.1), the directions by u each; a vector of
     # such products, or the sum of so many directions, by the root of `kept` times as much.
     lengths = _lengths(scaled)
-    unit = 1.01 * math.sqrt(kept) * SINGLE * lengths
+    unit = 1.01 * math.sqrt(kept) * UNIT_ROUNDOFF * lengths
     rest = _lengths(scaled - rounded @ directions) * 1.0001 + (kept + 2) * unit + 1e-30
     narrow = rest.astype(NARROW)
     bounds[:, kept] = np.where(narrow.astype(np.float64) < rest, np.nextafter(narrow, np.float16(np.inf)), narrow)

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Mask, Rows, Scores, Vectors
+from semrec_faiss.index.cpu.exact import UNIT_ROUNDOFF
 from semrec_faiss.index.cpu.products import in_threads
 from semrec_faiss.index.cpu.views import halves_over
 from semrec_faiss.index.hardware.device import load_faiss
 from semrec_faiss.index.hardware.faiss_threads import one_core
-from semrec_faiss.index.screening.bounds import SINGLE, Rounding
+from semrec_faiss.index.screening.bounds import Rounding
 
 PART_ROWS = 16_384
 """Titles whose bounds one thread looks through at a time."""
@@ -160,7 +161,7 @@ class Screen:
         square = float(along @ along)
         rest = math.sqrt(max(0.0, 1.0 - square) + 1e-12)
         bound[0, self.kept] = rest * 1.000001
-        rounding = 1.01 * (self.width + 3) * SINGLE * math.sqrt(square + rest * rest) * self._rounding.norm
+        rounding = 1.01 * (self.width + 3) * UNIT_ROUNDOFF * math.sqrt(square + rest * rest) * self._rounding.norm
         return bound, self._rounding.error * math.sqrt(square) + rounding + 1e-12
 
     def _search(
