@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+from semrec_faiss.errors import DataError, quoted
 
 GUESSES: dict[str, tuple[str, ...]] = {
     "media_id": (
@@ -39,3 +42,10 @@ def guessed(part: str, names: Sequence[str], likely: str | None = None) -> str |
 
 def _folded(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).lower()
+
+
+def refuse_same_names(table: Path | str, names: Sequence[str]) -> None:
+    """Refuse two columns of one name, of which one would be passed over; raises DataError."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{table}: two columns are called {quoted(twice)}", fix="rename one, or leave it out")

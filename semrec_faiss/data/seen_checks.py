@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semrec_faiss.arrays import Rows
-from semrec_faiss.data.column_names import guessed
+from semrec_faiss.data.column_names import guessed, refuse_same_names
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.field_types import refuse_what_is_no_id
-from semrec_faiss.data.folder.relation import Relation
+from semrec_faiss.data.folder.relation import ParquetRelation, Relation
+from semrec_faiss.data.folder.time_spans import refuse_time_spans
 from semrec_faiss.data.odd_row import OddRow, first_odd_row
 from semrec_faiss.errors import DataError
 
@@ -32,7 +33,7 @@ YEAR_2100 = 4_102_444_800
 
 _EXAMPLES = 5
 
-_PARTS = {"user_id": "user", "media_id": "item", "rating": "rating", "timestamp": "time"}
+SEEN_COLUMNS = {"user_id": "user", "media_id": "item", "rating": "rating", "timestamp": "time"}
 """The columns, and what they are called where any table comes in."""
 
 Column = NDArray[Any]
@@ -135,14 +136,43 @@ def date_of(seconds: int) -> str:
 
 def _as_meant(names: Sequence[str]) -> str:
     """Tell how columns of other names that are known have to be named."""
-    meant = {part: guessed(of_a_table, names) for part, of_a_table in _PARTS.items()}
+    meant = {part: guessed(of_a_table, names) for part, of_a_table in SEEN_COLUMNS.items()}
     told = [f"{name} to {part}" for part, name in meant.items() if name not in (None, part)]
     return f", as by renaming {', '.join(told)}" if told else ""
 
 
-def check_columns(connection: DuckDBPyConnection, path: Path | str, file: str) -> dict[str, str]:
-    """Return the columns' types by name."""
-    held = connection.sql(f"FROM {file}")
+def check_columns(connection: DuckDBPyConnection, source: Relation) -> dict[str, str]:
+    """Return the columns' types by name, after a look at each of a table's files.
+
+    Raises:
+        DataError: a file lacks ids, or has columns of types that are none of ids, ratings and times.
+    """
+    parts = source.parts
+    for part in parts:
+        _check_arrow_types(part)
+        columns = _checked_columns(connection, part)
+        further_columns(part.name, columns)
+    return columns if len(parts) == 1 else _checked_columns(connection, source)
+
+
+def _check_arrow_types(part: Relation) -> None:
+    """Refuse what DuckDB does not tell of a file: columns of one name, and lengths of time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not isinstance(part, ParquetRelation):
+        return
+    try:
+        schema = pq.read_schema(part.path)
+        names = schema.names
+    except (pa.ArrowException, OSError, UnicodeError):
+        return  # which DuckDB tells
+    refuse_same_names(part.name, names)
+    refuse_time_spans(part.name, [schema.field(name) for name in names if name in SEEN_COLUMNS])
+
+
+def _checked_columns(connection: DuckDBPyConnection, source: Relation) -> dict[str, str]:
+    path, held = source.name, connection.sql(f"FROM {source.sql(connection)}")
     columns = dict(zip(held.columns, held.types, strict=True))
     missing = [name for name in ("user_id", "media_id") if name not in columns]
     if missing:

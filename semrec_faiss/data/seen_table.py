@@ -71,7 +71,7 @@ def read_seen_rows(
     path = source.name
     with explained(path), session() as connection:
         file = source.sql(connection)
-        columns = check_columns(connection, path, file)
+        columns = check_columns(connection, source)
         more = {name: sql for name, sql in further_columns(path, columns).items() if with_ratings}
         connection.register("user_rows", users)
         connection.register("title_rows", titles)
@@ -148,7 +148,7 @@ def read_delisted_rows(source: Path | Relation, users: IdTable, titles: IdTable)
     path = source.name
     with explained(path), session() as connection:
         file = source.sql(connection)
-        more = further_columns(path, check_columns(connection, path, file))
+        more = further_columns(path, check_columns(connection, source))
         connection.register("user_rows", users)
         connection.register("title_rows", titles)
         found = _in_file_order(
@@ -194,9 +194,9 @@ def _in_file_order(found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 def distinct_ids(path: Path, column: Literal["user_id", "media_id"]) -> list[str]:
     """Return the different ids of a column of a table of what users have seen, sorted; raises as `read_history`."""
     with explained(path), session() as connection:
-        file = ParquetRelation(path).sql(connection)
-        check_columns(connection, path, file)
-        sql = f"SELECT DISTINCT {column}::VARCHAR FROM {file} WHERE {column} IS NOT NULL ORDER BY 1"
+        source = ParquetRelation(path)
+        check_columns(connection, source)
+        sql = f"SELECT DISTINCT {column}::VARCHAR FROM {source.sql(connection)} WHERE {column} IS NOT NULL ORDER BY 1"
         return [found for (found,) in connection.execute(sql).fetchall()]
 
 

@@ -95,6 +95,8 @@ def parquet_source(path: Path, *, numbered: bool = False) -> str:
         path: the file or folder.
         numbered: add the column file_row_number, which counts the rows of each file from 0.
     """
-    files = ", ".join(quoted_text(literal_path(part)) for part in parquet_parts(path))
+    parts = parquet_parts(path)
+    files = ", ".join(quoted_text(literal_path(part)) for part in parts)
     number = ", file_row_number = true" if numbered else ""
-    return f"read_parquet([{files}], hive_partitioning = false{number})"
+    union = ", union_by_name = true" if len(parts) > 1 else ""  # or 4.5 is 4 where the first part has whole numbers
+    return f"read_parquet([{files}], hive_partitioning = false{number}{union})"

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from semrec_faiss.data.column_names import refuse_same_names
 from semrec_faiss.errors import DataError
 
 PARTS = ("media_id", "title", "year", "genres", "franchise")
@@ -65,13 +66,14 @@ def read_recipe(path: Path) -> tuple[Recipe, Any]:
     """Read a Parquet file's recipe, the plain one where it has none, and its Arrow schema.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or has two columns of one name.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         schema = pq.read_schema(path)
+        refuse_same_names(path, schema.names)
         text = (schema.metadata or {}).get(_KEY)
         recipe = Recipe() if text is None else Recipe(**json.loads(text))
         recipe.arrow_schema()  # which can be damaged alone

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from semrec_faiss.data.folder.parquet import parquet_source, row_place
+from semrec_faiss.data.folder.parquet import parquet_parts, parquet_source, row_place
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -21,6 +22,11 @@ class Relation(Protocol):
     @property
     def name(self) -> Path | str:
         """Where they are from, for messages."""
+        ...
+
+    @property
+    def parts(self) -> Sequence[Relation]:
+        """Its files, each by itself; itself where it is one."""
         ...
 
     def place(self, row: int) -> str:
@@ -48,6 +54,11 @@ class ParquetRelation:
     def name(self) -> Path | str:
         """Where the rows are from, for messages."""
         return self.told or self.path
+
+    @property
+    def parts(self) -> list[ParquetRelation]:
+        """Its files, each by itself; raises DataError for a folder that is none of parts."""
+        return [ParquetRelation(part, self.told) for part in parquet_parts(self.path)]
 
     def place(self, row: int) -> str:
         """Say in which file a row is, and its number there, from 1."""

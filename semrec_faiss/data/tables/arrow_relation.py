@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from semrec_faiss.data.folder.database import quoted_name
 from semrec_faiss.data.folder.relation import ROW_NUMBER
+from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -29,9 +30,17 @@ class ArrowRelation:
 
     @classmethod
     def of(cls, name: str, table: Any) -> ArrowRelation:
-        """Take a table with columns of any type; raises ArrowInvalid where a value does not fit."""
+        """Take a table with columns of any type; raises DataError where a value does not fit."""
         schema = pa.schema([field.with_type(_as_in_parquet(field.type)) for field in table.schema])
-        return cls(name, table if schema.equals(table.schema) else table.cast(schema))
+        try:
+            return cls(name, table if schema.equals(table.schema) else table.cast(schema))
+        except pa.ArrowException as error:
+            raise DataError(f"{name} cannot be read: {error}", fix="write these values as another type") from error
+
+    @property
+    def parts(self) -> list[ArrowRelation]:
+        """Itself."""
+        return [self]
 
     def place(self, row: int) -> str:
         """Say where a row is, as Python counts."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from semrec_faiss.data.column_names import refuse_same_names
 from semrec_faiss.data.folder.csv_lines import check_csv_lines, delimiter_of
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.tables.columns import readable_schema
@@ -82,6 +83,7 @@ class _BinaryTable:
         schemas = []
         for path in files.files:
             with _explained(path), _reader(path, files.format) as (schema, _):
+                refuse_same_names(path, schema.names)
                 schemas.append(readable_schema(schema))
         try:
             self.schema = _unified(schemas)

@@ -61,10 +61,7 @@ def gather_titles(table: Table, wish: TableWish) -> tuple[NDArray[Any], Metadata
     assert recipe.vector is not None, "a table in memory has no .npy beside it"
     vectors = _vectors(held.column(recipe.vector), VectorReader(recipe.vector, mistakes))
     rest = held.drop_columns([recipe.vector])
-    try:
-        rows = ArrowRelation.of(table.name, rest)
-    except pa.ArrowException as error:
-        raise DataError(f"{table.name} cannot be read: {error}", fix="write these values as another type") from error
+    rows = ArrowRelation.of(table.name, rest)
     return vectors, check_media(rows, recipe, rest.column_names, mistakes)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_VECTORS, find_data_folder, open_vectors
@@ -23,6 +22,7 @@ from semrec_faiss.data.tables.files import Table, open_table
 from semrec_faiss.data.tables.interactions import interactions
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import TableFiles, find_files
+from semrec_faiss.data.tables.staged import staged_rows
 from semrec_faiss.data.tables.times import TIME_UNITS, Times
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history
@@ -199,9 +199,9 @@ def stage(table: Table, raw: Path, parts: Mapping[str, str], progress: Progress)
     names = list(parts)
     schema = pa.schema([pa.field(part, table.schema.field(parts[part]).type) for part in names])
     rows = 0
-    with pq.ParquetWriter(raw, schema, compression="zstd") as writer:
+    with staged_rows(table.name, raw, schema) as write:
         for batch in table.batches(mistakes):
-            writer.write_batch(pa.RecordBatch.from_arrays([batch.column(parts[part]) for part in names], schema=schema))
+            write(pa.RecordBatch.from_arrays([batch.column(parts[part]) for part in names], schema=schema))
             rows += batch.num_rows
             progress("reading histories", rows, rows)
     mistakes.raise_all(table.name)

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA_TABLE, open_vectors
@@ -25,6 +24,7 @@ from semrec_faiss.data.tables.columns import find_columns, is_text, refuse_vecto
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
+from semrec_faiss.data.tables.staged import staged_rows
 from semrec_faiss.data.tables.vectors import VectorReader, note_unusable
 from semrec_faiss.errors import DataError, UsageError, quoted
 from semrec_faiss.progress import Progress, silent
@@ -116,13 +116,12 @@ def write_media(
         vectors = _Vectors(stack.enter_context((folder / MEDIA_VECTORS).open("w+b")), chosen, npy, mistakes)
         kept = schema.remove(schema.get_field_index(chosen)) if chosen is not None else schema
         stored = kept.with_metadata({**(kept.metadata or {}), **plan.recipe.metadata()})
-        _check_writable(table.name, stored)
-        writer = stack.enter_context(pq.ParquetWriter(folder / METADATA_TABLE, stored, compression="zstd"))
+        write = stack.enter_context(staged_rows(table.name, folder / METADATA_TABLE, stored))
         rows = 0
         for batch in table.batches(mistakes):
             vectors.take(batch, rows)
             rest = batch.select(kept.names)
-            writer.write_batch(rest.replace_schema_metadata(stored.metadata))
+            write(rest.replace_schema_metadata(stored.metadata))
             rows += batch.num_rows
             progress("reading rows", rows, rows)
         vectors.finish(rows)
@@ -134,18 +133,6 @@ def write_media(
     if vectors.dim == 0:
         (folder / MEDIA_VECTORS).unlink()
     return ImportedTable(rows, vectors.dim, vectors.dtype, checked.fields, plan.notes)
-
-
-def _check_writable(name: str, schema: Any) -> None:
-    """Refuse, by DataError, the first column whose type Parquet does not have."""
-    for column in schema:
-        try:
-            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([column])).close()
-        except pa.ArrowNotImplementedError as error:
-            raise DataError(
-                f"{name}: column {column.name} has type {column.type}, which Parquet does not have",
-                fix="leave the column out, or write it as another type",
-            ) from error
 
 
 @dataclass(frozen=True)

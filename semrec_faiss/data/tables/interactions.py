@@ -207,14 +207,14 @@ class Interactions:
 
     def _rating(self) -> str:
         raw = f"nullif(trim({quoted_name('rating')}::VARCHAR), '')"
-        wrong = f"{raw} IS NOT NULL AND TRY_CAST({raw} AS DOUBLE) IS NULL"
-        odd = first_odd_row(self._connection, self._file, raw, wrong)
-        if odd is not None:
-            raise DataError(
-                f"{odd.told(self._place, 'rating')}; a number is expected",
-                fix="map another column: --map rating=COLUMN, or --map rating=- where there are no ratings",
-            )
         number = f"TRY_CAST({raw} AS DOUBLE)"
+        for what, kept in (("a number", number), ("a number that a float32 holds", f"TRY_CAST({number} AS FLOAT)")):
+            odd = first_odd_row(self._connection, self._file, raw, f"{raw} IS NOT NULL AND {kept} IS NULL")
+            if odd is not None:
+                raise DataError(
+                    f"{odd.told(self._place, 'rating')}; {what} is expected",
+                    fix="map another column: --map rating=COLUMN, or --map rating=- where there are no ratings",
+                )
         return f"CASE WHEN isfinite({number}) THEN {number} END"
 
     def _one(self, sql: str) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from semrec_faiss.arguments import array_of, path_of
+from semrec_faiss.data.column_names import refuse_same_names
 from semrec_faiss.data.tables.columns import is_vector, readable_schema, refuse_vectors, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
 from semrec_faiss.data.tables.mistakes import Mistakes
@@ -65,8 +66,10 @@ def arrow_of(value: Any, name: str, *, with_index: bool = True) -> Any:
 
     Raises:
         UsageError: it is none of these.
+        DataError: two of its columns have one name.
     """
     table = _arrow_of(value, name, with_index=with_index)
+    refuse_same_names(name, table.schema.names)
     schema = readable_schema(table.schema)
     return table if schema.equals(table.schema) else table.cast(schema)
 
@@ -83,9 +86,11 @@ def _arrow_of(value: Any, name: str, *, with_index: bool) -> Any:
         if hasattr(value, "__arrow_c_stream__"):
             return pa.table(value)
         if isinstance(value, Mapping):
-            return pa.table({str(column): _column(values) for column, values in value.items()})
+            return pa.Table.from_arrays([_column(values) for values in value.values()], list(map(str, value)))
         if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
-            return pa.Table.from_pylist(value)
+            keys = dict.fromkeys(key for record in value for key in record)  # pyarrow takes those of the first alone
+            columns = [pa.array([record.get(key) for record in value]) for key in keys]
+            return pa.Table.from_arrays(columns, list(map(str, keys)))
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         parts = [error] if isinstance(error, UnicodeError) else reversed(error.args)  # in which the column comes last
         raise UsageError(

@@ -81,8 +81,18 @@ def find_times(
             fix="write every row's, such as 2020-01-31 12:00:00, or say --map time=- to do without times",
         )
     if not number:
+        _check_dates(connection, file, place, raw)
         return Times("dates", date_of(int(low)), date_of(int(high)), f"({raw})")
     return _counted(connection, file, place, raw, int(low), int(high), unit)
+
+
+def _check_dates(connection: DuckDBPyConnection, file: str, place: Place, raw: str) -> None:
+    odd = first_odd_row(connection, file, "time", f"({raw}) NOT BETWEEN 0 AND {YEAR_2100 - 1}")
+    if odd is not None:
+        raise DataError(
+            f"{odd.told(place, 'time')}; that is outside 1970 to 2100",
+            fix="mend it, or map another column: --map time=COLUMN, or --map time=- to do without times",
+        )
 
 
 def _counted(

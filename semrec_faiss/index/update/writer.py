@@ -14,9 +14,10 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from semrec_faiss.arguments import Names, array_of, names_of, path_of
+from semrec_faiss.arguments import Names, array_of, did_you_mean, names_of, path_of
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, METADATA, SEEN, USER_IDS, USER_VECTORS
-from semrec_faiss.errors import UsageError
+from semrec_faiss.data.seen_checks import SEEN_COLUMNS
+from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import COMPACT_AT, UpdateSummary, update_index
 from semrec_faiss.storage import scratch_folder
@@ -119,6 +120,12 @@ class IndexWriter:
             >>> writer.summary.seen
             1
         """
+        unknown = next((name for name in columns if name not in SEEN_COLUMNS), None)
+        if unknown is not None:
+            raise UsageError(
+                f"append_seen takes no column {quoted(unknown)}; it takes {', '.join(SEEN_COLUMNS)}",
+                fix=f"{did_you_mean(unknown, list(SEEN_COLUMNS))}leave it out",
+            )
         given = {name: _listed(values, name) for name, values in columns.items()}
         if len({len(values) for values in given.values()}) > 1:
             lengths = ", ".join(f"{len(values)} of {name}" for name, values in given.items())
@@ -183,11 +190,13 @@ class IndexWriter:
             (folder / USER_IDS).write_text(json.dumps(list(self._users)), encoding="utf-8")
             np.save(folder / USER_VECTORS, np.stack(list(self._users.values())))
         if self._seen:
-            import pyarrow.parquet as pq
-
             from semrec_faiss.data.tables.memory import arrow_of
+            from semrec_faiss.data.tables.staged import staged_rows
 
-            pq.write_table(arrow_of(self._seen, "what users have seen"), folder / SEEN)
+            table = arrow_of(self._seen, "what users have seen")
+            with staged_rows("what users have seen", folder / SEEN, table.schema) as write:
+                for batch in table.to_batches():
+                    write(batch)
 
 
 def _listed(values: Any, what: str) -> list[Any]:

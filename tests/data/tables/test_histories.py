@@ -212,6 +212,11 @@ def test_times_of_two_units_or_none_are_refused(tmp_path: Path) -> None:
         DataError, match=r"i\.parquet: row 1 has the time 1600000000000, the first of 7 .* outside .* as seconds, and"
     ):
         made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 7)), time_unit="s")
+    for year in (1960, 2101):  # told of a file under a name that nobody gave
+        with pytest.raises(
+            DataError, match=rf"/i\.parquet: row 1 has the time '?{year}-.*; that is outside 1970 to 2100"
+        ):
+            made(tmp_path, interactions(tmp_path, pa.array([dt.date(year, 1, 1)] + [dt.date(2020, 1, 1)] * 6)))
     found = made(tmp_path, interactions(tmp_path, pa.array([NOW * 1000] * 6 + [NOW])), time_unit="ms")
     assert found.times is not None and found.times.first == "1970-01-19"
 
@@ -222,6 +227,9 @@ def test_csv_of_other_names_is_mapped_and_mistakes_are_told(tmp_path: Path) -> N
         made(tmp_path, tmp_path / "i.csv")
     wish = {"user": "wer", "item": "was", "rating": "sterne"}
     with pytest.raises(DataError, match=r"i\.csv: row 2 has the rating 'vier'; a number is expected"):
+        made(tmp_path, tmp_path / "i.csv", columns=wish)
+    (tmp_path / "i.csv").write_text("wer,was,sterne\n01,a,5\n02,b,1e300\n")
+    with pytest.raises(DataError, match=r"i\.csv: row 2 has the rating 1e\+?300; a number that a float32 holds is"):
         made(tmp_path, tmp_path / "i.csv", columns=wish)
     assert made(tmp_path, tmp_path / "i.csv", columns=wish | {"rating": "-"}).users == 2
     assert json.loads((tmp_path / "data/users/user_ids.json").read_text()) == ["01", "02"]

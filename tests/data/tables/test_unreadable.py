@@ -15,6 +15,7 @@ import pytest
 from conftest import run_python
 
 from semrec_faiss import Recommender
+from semrec_faiss.data.check import check_data_folder
 from semrec_faiss.data.interactions.source import write_seen
 from semrec_faiss.data.tables.folder import import_folder
 from semrec_faiss.data.tables.importing import TableWish
@@ -233,3 +234,69 @@ def test_what_no_file_holds_is_told_of_a_frame(values: list[Any], kind: type[Sem
     with pytest.raises(kind) as caught:
         Recommender.from_arrays(np.eye(2, 3, dtype=np.float32), frame)
     assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_two_columns_of_one_name_in_what_is_no_text(tmp_path: Path, name: str) -> None:
+    """Once a mistake in semrec."""
+    columns = [["a"], ["A"], [[1.0, 2.0]], [1], [2]]
+    write(tmp_path / name, pa.Table.from_arrays(columns, ["media_id", "title", "vector", "x", "x"]))
+    with pytest.raises(DataError, match=rf"{name}: two columns are called 'x'"):
+        import_folder(tmp_path / name, tmp_path / "out", TableWish())
+    write(tmp_path / "t.parquet", pa.Table.from_arrays([["a"], ["A"], [1], [2]], ["media_id", "title", "x", "x"]))
+    (tmp_path / "data/media").mkdir(parents=True)
+    np.save(tmp_path / "data/media/content_vectors.npy", np.ones((1, 3), np.float32))
+    (tmp_path / "t.parquet").rename(tmp_path / "data/media/metadata.parquet")
+    with pytest.raises(DataError, match=r"metadata\.parquet: two columns are called 'x'"):
+        check_data_folder(tmp_path / "data")
+
+
+FAR = pa.array([2**61], pa.int64()).cast(pa.timestamp("s"))
+"""Years that no file of Parquet holds."""
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        (FAR, "column {} holds what Parquet does not: Integer overflow when casting timestamp value"),
+        (pa.array([{}], pa.struct([])), "column {} has type struct<>, which Parquet does not have"),
+        (pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "column {} has type month_day_nano_interval, which"),
+    ],
+    ids=["far", "empty", "months"],
+)
+def test_what_parquet_does_not_hold(tmp_path: Path, odd: Any, told: str) -> None:
+    """Once mistakes in semrec: years too far away anywhere, and of what people did types, too."""
+    titles = {"media_id": ["a"], "title": ["A"], "vector": [[1.0, 2.0]]}
+    write(tmp_path / "t.arrow", pa.table({**titles, "x": odd}))
+    with pytest.raises(DataError, match=f"t.arrow: {told.format('x')}"):
+        import_folder(tmp_path / "t.arrow", tmp_path / "out", TableWish())
+    write(tmp_path / "t.arrow", pa.table(titles))
+    write(tmp_path / "i.arrow", pa.table({"user": ["u"], "item": ["a"], "time": odd}))
+    with pytest.raises(DataError, match=f"i.arrow: {told.format('time')}"):
+        import_folder(tmp_path / "t.arrow", tmp_path / "out", TableWish(), interactions=tmp_path / "i.arrow")
+    assert not (tmp_path / "out").exists()
+
+
+def test_records_may_have_keys_that_the_first_has_not() -> None:
+    """Once a fault: what only later ones had was lost."""
+    records = [{"media_id": "a", "title": "A"}, {"media_id": "b", "title": "B", "year": 1990}]
+    found = Recommender.from_arrays(np.eye(2, dtype="f4"), records).search(np.eye(2, dtype="f4"), 1)
+    assert [answer[0].year for answer in found] == [None, 1990]
+    with pytest.raises(DataError, match="metadata: two columns are called '1'"):
+        Recommender.from_arrays(
+            np.eye(2, dtype="f4"), {"media_id": ["a", "b"], "title": ["A", "B"], 1: [1, 2], "1": [3, 4]}
+        )
+
+
+def test_years_too_far_away_in_memory() -> None:
+    done = pa.table({"user": ["u"], "item": ["a"], "time": FAR})
+    with pytest.raises(DataError, match="interactions cannot be read: Casting from timestamp"):
+        Recommender.from_arrays(np.ones((1, 2), "f4"), {"media_id": ["a"], "title": ["A"]}, interactions=done)
+
+
+def write(path: Path, table: Any) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)

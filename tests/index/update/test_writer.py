@@ -139,6 +139,10 @@ def test_a_writer_takes_what_numpy_holds_and_refuses_what_json_has_not(tmp_path:
             "what users have seen cannot be read as a table",
             lambda w: w.append_seen(user_id=["7", 7], media_id=["a", "b"]),
         ),
+        (
+            "append_seen takes no column 'ratings'; it takes user_id, media_id, rating, timestamp",
+            lambda w: w.append_seen(user_id=["u1"], media_id=["a"], ratings=[5.0]),
+        ),
         ("media_ids is None", lambda w: w.remove_titles(None)),
     ]
     for says, call in calls:
@@ -149,6 +153,11 @@ def test_a_writer_takes_what_numpy_holds_and_refuses_what_json_has_not(tmp_path:
         IndexWriter(index) as writer,
     ):
         writer.put_titles([record], vectors[:, :2])
+    with (
+        pytest.raises(DataError, match=r"column rating has type struct<>, which Parquet does not have"),
+        IndexWriter(index) as writer,
+    ):
+        writer.append_seen(user_id=["u1"], media_id=["a"], rating=[{}])
     assert IndexDirectory(index).current().name == "gen-000001"
     with IndexWriter(index) as writer:
         writer.put_titles([record | {"year": np.int64(1979)}], vectors)
