@@ -10,8 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from semrec_faiss.data.column_names import guessed
 from semrec_faiss.data.folder.parquet import parquet_parts
 from semrec_faiss.data.folder.relation import ParquetRelation
+from semrec_faiss.data.seen_checks import SEEN_COLUMNS
 from semrec_faiss.data.tables.histories import HistoryWish, history_columns, open_interactions, stage
 from semrec_faiss.data.tables.interactions import interactions
 from semrec_faiss.data.tables.source import find_files
@@ -42,7 +44,8 @@ class SeenSince:
 def seen_since(source: Path, wish: HistoryWish, progress: Progress = silent) -> Iterator[SeenSince]:
     """Read a table as `import_histories` does, into a file that goes with the block.
 
-    Parquet with the columns user_id and media_id, of which nothing is said, is taken as it is.
+    Parquet of which nothing is said, with the columns user_id and media_id, and rating and timestamp or none that is
+    known as such, is taken as it is.
 
     Raises:
         NotFoundError: there is nothing at ``source``.
@@ -55,11 +58,11 @@ def seen_since(source: Path, wish: HistoryWish, progress: Progress = silent) -> 
     files = find_files(source)
     table = open_interactions(files, wish)
     columns = history_columns(table, wish)
-    with scratch_folder() as scratch:
-        path, raw = scratch / (source.name or "table"), scratch / "raw"
-        raw.mkdir()
-        mistakes = stage(table, raw / "rows.parquet", columns.by_part, progress)
-        rows = ParquetRelation(raw / "rows.parquet")
+    with scratch_folder() as scratch, scratch_folder() as apart:
+        named = source.resolve() if source.name in ("", "..") else source
+        path, raw = scratch / (named.name or "table"), apart / "rows.parquet"
+        mistakes = stage(table, raw, columns.by_part, progress)
+        rows = ParquetRelation(raw)
         with interactions(rows, table.name, mistakes.place, None, None, wish.time_unit) as found:
             found.write_seen(path)
             incomplete, times = found.counts()["incomplete"], found.times
@@ -68,6 +71,8 @@ def seen_since(source: Path, wish: HistoryWish, progress: Progress = silent) -> 
 
 def _is_as_wanted(source: Path) -> bool:
     try:
-        return {"user_id", "media_id"} <= set(pq.read_schema(parquet_parts(source)[0]).names)
-    except (SemrecError, OSError, pa.ArrowException):  # which whoever reads it as a table tells
+        names = pq.read_schema(parquet_parts(source)[0]).names
+    except (SemrecError, OSError, pa.ArrowException, UnicodeError):  # which whoever reads it as a table tells
         return False
+    is_ours = all(guessed(part, names) in (column, None) for column, part in SEEN_COLUMNS.items())
+    return is_ours and {"user_id", "media_id"} <= set(names) and len(set(names)) == len(names)

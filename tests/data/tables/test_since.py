@@ -100,3 +100,36 @@ def test_interactions_of_nobody_are_told_as_that(tmp_path: Path, semrec: Semrec)
     assert "i.csv: no row has both a user and an item\n  fix: map the columns that hold them" in semrec(*asked).err
     (tmp_path / "i.csv").write_text("user,sku\n,a\nu,x\n", encoding="utf-8")
     assert "i.csv: no row names a title; items look like 'x', titles' ids like 'a', 'b'\n" in semrec(*asked).err
+
+
+@pytest.mark.parametrize("name", ["raw", "rows.parquet", ".."])
+def test_a_table_may_have_any_name(
+    index: Path, tmp_path: Path, semrec: Semrec, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a fault: what was called "raw", and the folder above, were a mistake in semrec."""
+    (tmp_path / "tables" / "inside").mkdir(parents=True)
+    folder = tmp_path / "tables" if name == ".." else tmp_path / "tables" / "inside" / name
+    folder.mkdir(exist_ok=True)
+    rows = [dict(zip(("user", "sku", "stars", "when"), row, strict=True)) for row in ROWS]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "part-0.parquet")
+    monkeypatch.chdir(tmp_path / "tables" / "inside")
+    assert "seen: 2 added" in semrec("append-seen", index, name).out
+
+
+def test_columns_beside_ours_that_play_a_part_are_not_passed_over(index: Path, tmp_path: Path, semrec: Semrec) -> None:
+    """Once a fault: "the index knows when titles were seen, and since.parquet does not", with a column of times."""
+    names = ("user_id", "media_id", "stars", "time")
+    pq.write_table(pa.table(dict(zip(names, zip(*ROWS, strict=True), strict=True))), tmp_path / "since.parquet")
+    told = semrec("append-seen", index, tmp_path / "since.parquet")
+    assert "seen: 2 added" in told.out and "note: rating: column 'stars', by its name\n" in told.err
+    twice = pa.Table.from_arrays([["ann"], ["007"], ["c"]], ["user_id", "media_id", "media_id"])
+    pq.write_table(twice, tmp_path / "since.parquet")
+    assert (
+        "since.parquet: two columns are called 'media_id'"
+        in semrec("append-seen", index, tmp_path / "since.parquet").err
+    )
+    pq.write_table(pa.table({"user_id": ["ann"], "media_id": ["c"], "ratings": [1.0]}), tmp_path / "odd.parquet")
+    made = (tmp_path / "odd.parquet").read_bytes()
+    (tmp_path / "odd.parquet").write_bytes(made.replace(b"ratings", b"rating\xff"))
+    told = semrec("append-seen", index, tmp_path / "odd.parquet")
+    assert told.code == 3 and "odd.parquet cannot be read: " in told.err, told.err
