@@ -62,7 +62,7 @@ class Connection(HttpToolsProtocol):
                 self.parser.feed_data(self._head_without_upgrade())
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._end(cause if isinstance(cause, Refused) else _no_http(error))
+            self._end(cause if isinstance(cause, Refused) else _no_http(cause or error))
         else:
             self._watch_head()
 
@@ -215,7 +215,7 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-def _no_http(error: Exception) -> Refused:
+def _no_http(error: BaseException) -> Refused:
     return Refused(400, f"this is no HTTP/1.1: {error}", fix="see /openapi.json for what may be asked")
 
 

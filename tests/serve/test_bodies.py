@@ -184,6 +184,17 @@ def test_an_id_is_as_it_is_written(question: Any, asker: Any) -> None:
     assert asker.post("/v1/similar", question).status_code == 422
 
 
+@pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize("depth", [100, 480, 600, 900, 990, 5000])
+def test_what_is_nested_deep_is_refused(opens: str, closes: str, depth: int, asker: Any) -> None:
+    """Once a fault: a setting of a profile that was nested some 500 deep was answered by a 500."""
+    for name in ("liked", "colour"):
+        body = f'{{"user": "user_003", "profile": {{"{name}": {opens * depth}0{closes * depth}}}}}'
+        reply = asker.ask("POST", "/v1/recommend", content=body, headers={"content-type": "application/json"})
+        assert reply.status_code == 400
+        assert re.search("nested too deep|has no setting 'colour'|liked: Input should be", reply.json()["detail"])
+
+
 @pytest.mark.parametrize("comes", [b"", b'{"title": '])
 def test_a_body_that_does_not_come_is_not_waited_for(comes: bytes, asker: Any) -> None:
     """Once a fault: a body that trickled in was waited for without end, whatever the deadline."""

@@ -172,7 +172,12 @@ def test_who_asks_for_another_protocol_is_answered_by_this_one(
         assert call(chunked % "\r\n".join(headers).encode()) == ["/c ab"]
 
 
-GARBAGE = [b"\x16\x03\x01\x02\x00", b"NOTHING LIKE IT\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n"]
+GARBAGE = [
+    b"\x16\x03\x01\x02\x00",
+    b"NOTHING LIKE IT\r\n\r\n",
+    b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+    b"CONNECT nowhere:1 HTTP/1.1\r\n\r\n",
+]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)
@@ -181,6 +186,7 @@ def test_what_is_no_http_is_told_as_a_problem(server: Server, garbage: bytes, ca
     with calling(server) as call:
         problem = json.loads(call(garbage)[0])
         assert (problem["status"], problem["detail"][:20]) == (400, "this is no HTTP/1.1:")
+        assert "callback" not in problem["detail"]
         assert call(replies=1) == [""], "closed"
     assert f"refused what 127.0.0.1 sent: {problem['detail']}" in caplog.messages
 

@@ -137,12 +137,9 @@ def _limit(schemas: Json, limits: Limits) -> None:
         alone = [name for name in names if name not in TASTE]
         choices: list[Json] = [{"required": [name]} for name in alone]
         if len(alone) < len(names):
-            choices.append(
-                {
-                    "anyOf": [_not_empty(name) for name in TASTE],
-                    "not": {"anyOf": [{"required": [name]} for name in alone]},
-                }
-            )
+            tasted: Json = {"anyOf": [_not_empty(name) for name in TASTE]}
+            choices = [choice | {"not": tasted} for choice in choices]
+            choices.append(tasted | {"not": {"anyOf": [{"required": [name]} for name in alone]}})
         schemas[question.__name__]["oneOf"] = choices
 
 
@@ -188,14 +185,14 @@ def _header(description: str, kind: str = "string") -> Json:
     return {"description": description, "schema": {"type": kind}}
 
 
-def _responses(content: Json, *statuses: int) -> Json:
+def _responses(content: Json, *, by_index: bool = True) -> Json:
     named = {"X-Request-Id": _header("by which the log knows the request; it is that of the request, where it has one")}
-    generation = {"Semrec-Generation": _header("which generation of the index answered")}
+    generation = {"Semrec-Generation": _header("which generation of the index answered")} if by_index else {}
     again = {"Retry-After": _header("in how many seconds to ask again", "integer")}
     found: Json = {"200": {"description": "As asked.", "headers": named | generation, "content": content}}
-    for status in statuses:
+    for status, description in _PROBLEMS.items():
         found[str(status)] = {
-            "description": _PROBLEMS[status],
+            "description": description,
             "headers": named | again if status in (429, 503) else named,
             "content": {PROBLEM: {"schema": _ref("Problem")}},
         }
@@ -209,7 +206,7 @@ def _question(name: str, summary: str, kind: str, answer: Json) -> Json:
         "security": [{"key": []}],
         "parameters": [_DEADLINE],
         "requestBody": {"required": True, "content": {JSON: {"schema": _ref(kind)}}},
-        "responses": _responses({JSON: {"schema": answer}}, *_PROBLEMS),
+        "responses": _responses({JSON: {"schema": answer}}),
     }
 
 
@@ -218,7 +215,7 @@ def _read(name: str, summary: str, kind: str, parameters: list[Json] | None = No
         "operationId": name,
         "summary": summary,
         "parameters": parameters or [],
-        "responses": _responses({JSON: {"schema": _ref(kind)}}, *_PROBLEMS),
+        "responses": _responses({JSON: {"schema": _ref(kind)}}, by_index=secured),
     }
     return operation | ({"security": [{"key": []}]} if secured else {})
 
@@ -227,6 +224,6 @@ def _text(name: str, summary: str, kind: str, *, secured: bool = False) -> Json:
     operation: Json = {
         "operationId": name,
         "summary": summary,
-        "responses": _responses({kind: {"schema": {"type": "object" if kind == JSON else "string"}}}, *_PROBLEMS),
+        "responses": _responses({kind: {"schema": {"type": "object" if kind == JSON else "string"}}}, by_index=False),
     }
     return operation | ({"security": [{"key": []}]} if secured else {})

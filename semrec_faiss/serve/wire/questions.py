@@ -226,12 +226,15 @@ def _decoded(body: bytes, kind: type[Question]) -> Question:
 
 
 def whole(value: Any) -> Any:
-    """Return a number without its .0, and so those of a list or of an object; anything else as it is."""
-    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:  # over which a float is no longer sure
-        return int(value)
+    """Return a number without its .0, and so those that a list or an object holds; anything else as it is."""
     if isinstance(value, list):
-        return [whole(one) for one in value]
-    return {name: whole(one) for name, one in value.items()} if isinstance(value, dict) else value
+        return [_whole(one) for one in value]
+    return {name: _whole(one) for name, one in value.items()} if isinstance(value, dict) else _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    is_sure = isinstance(value, float) and value.is_integer() and abs(value) <= 2**53  # over which a float is not
+    return int(value) if is_sure else value
 
 
 def misfit(
