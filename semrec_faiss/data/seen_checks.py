@@ -149,13 +149,13 @@ def check_columns(connection: DuckDBPyConnection, source: Relation) -> dict[str,
     """
     parts = source.parts
     for part in parts:
-        _check_arrow_types(part)
+        check_arrow_types(part)
         columns = _checked_columns(connection, part)
         further_columns(part.name, columns)
     return columns if len(parts) == 1 else _checked_columns(connection, source)
 
 
-def _check_arrow_types(part: Relation) -> None:
+def check_arrow_types(part: Relation) -> None:
     """Refuse what DuckDB does not tell of a file: columns of one name, and lengths of time."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -11,7 +11,9 @@ from semrec_faiss.data.folder.csv_lines import check_csv_lines, delimiter_of
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
 from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no_id
 from semrec_faiss.data.folder.parquet import parquet_source, row_place
+from semrec_faiss.data.folder.relation import ParquetRelation
 from semrec_faiss.data.odd_row import OddRow, first_odd_row
+from semrec_faiss.data.seen_checks import check_arrow_types
 from semrec_faiss.errors import DataError, NotFoundError, UsageError
 from semrec_faiss.paths import refuse_special
 
@@ -46,7 +48,7 @@ def write_seen(source: Path, target: Path, media_ids: Iterable[str] = ()) -> lis
     Raises:
         NotFoundError: there is no such file.
         UsageError: it is neither .parquet nor .csv, or no file at all.
-        DataError: it cannot be read, or lacks a column.
+        DataError: it cannot be read, or lacks a column, has one twice, or one of lengths of time.
     """
     import duckdb
 
@@ -56,6 +58,8 @@ def write_seen(source: Path, target: Path, media_ids: Iterable[str] = ()) -> lis
     try:
         with session() as connection:
             rows = _rows_of(source)
+            for part in ParquetRelation(source).parts if source.suffix == ".parquet" else ():
+                check_arrow_types(part)
             held = connection.sql(f"FROM {rows}")
             named = _columns(source, held.columns, media_ids)
             texts = _Texts(connection, source, rows)

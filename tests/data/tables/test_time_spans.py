@@ -15,6 +15,7 @@ from conftest import Semrec
 
 import semrec_faiss
 from semrec_faiss import DataError, Recommender
+from semrec_faiss.data.interactions.source import write_seen
 
 VECTORS = np.eye(3, 4, dtype=np.float32)
 SONGS = {"media_id": ["a", "b", "c"], "title": ["A", "B", "C"]}
@@ -82,3 +83,14 @@ def test_so_they_are_in_files_in_data_folders_and_as_times(tmp_path: Path, semre
         output=tmp_path / "index",
     )
     assert [one.media_id for one in made.recommend("u", 3)] == ["b", "c"], "what plays no part may be of any type"
+
+
+def test_so_they_are_in_what_is_learned_of(tmp_path: Path) -> None:
+    """Once a fault: a day was the rating 86400000000."""
+    table = pa.table({"user_id": ["u"], "media_id": ["a"], "rating": pa.array([90], SPAN)})
+    pq.write_table(table, tmp_path / "done.parquet")
+    with pytest.raises(DataError, match=r"done\.parquet: column rating has type duration\[s\]; a length of time"):
+        write_seen(tmp_path / "done.parquet", tmp_path / "seen.parquet")
+    pq.write_table(table.append_column("media_id", [["b"]]), tmp_path / "done.parquet")
+    with pytest.raises(DataError, match=r"done\.parquet: two columns are called 'media_id'"):
+        write_seen(tmp_path / "done.parquet", tmp_path / "seen.parquet")
