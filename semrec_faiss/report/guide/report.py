@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from statistics import fmean
 
-from semrec_faiss.measure.documents.stamp import Git
 from semrec_faiss.measure.guide.details import Certificate, Kind, PersonalizationDetails, SimilarityDetails
 from semrec_faiss.measure.guide.record import BatchNumbers, GuideResults
 from semrec_faiss.report.guide.proof_sections import cost_section, memory_section, parity_section, profile_section
@@ -30,7 +29,9 @@ from semrec_faiss.report.page.document import (
     Tone,
     Value,
 )
+from semrec_faiss.report.page.names import device_label
 from semrec_faiss.report.page.numbers import as_ms, as_qps, as_share, as_times
+from semrec_faiss.report.page.stamp import stamp_rows
 
 MADE_UP = re.compile(r"title_\d{9}")
 """The media_ids of made-up titles; see `semrec_faiss.data.synthetic.lines`."""
@@ -53,15 +54,8 @@ def guide_document(results: GuideResults) -> Document:
         Section("Environment", [_environment(results)]),
         Section("What was not measured, and why", _gaps(results), folded=True),
     ]
-    return Document(_title(results), _summary(results), [section for section in sections if section.blocks])
-
-
-def _title(results: GuideResults) -> str:
-    return f"Test results: {_upper(results.index.device)}"
-
-
-def _upper(name: str) -> str:
-    return name.upper().replace("-X", " × ")
+    title = f"Test results: {device_label(results.index.device)}"
+    return Document(title, _summary(results), [section for section in sections if section.blocks])
 
 
 def _summary(results: GuideResults) -> str:
@@ -215,25 +209,9 @@ def _quality(results: GuideResults) -> list[Block]:
 
 def _environment(results: GuideResults) -> Table:
     stamp = results.environment
-    versions, git = stamp.versions, stamp.git or Git(commit=None, dirty=None)
-    cores = f"{stamp.cpu.usable_cores} of {stamp.cpu.cores} cores, {stamp.faiss_threads} FAISS threads"
     rows: list[list[Value]] = [
-        ["date", stamp.date],
-        ["command", stamp.command],
-        ["commit", f"{git.commit}{' with changes' if git.dirty else ''}" if git.commit else None],
+        *stamp_rows(stamp),
         ["data", f"sha256 {stamp.data_digest}"],
-        ["GPU", "; ".join(f"{gpu.name}, driver {gpu.driver}" for gpu in stamp.gpus) or None],
-        ["CPU", f"{stamp.cpu.model}, {cores}"],
-        ["FAISS", f"{versions['faiss_wheel']} {versions['faiss']} ({versions['faiss_compile_options']})"],
-        [
-            "other versions",
-            ", ".join(
-                f"{name} {versions[name]}"
-                for name in ("semrec", "python", "numpy", "duckdb", "torch")
-                if versions[name]
-            ),
-        ],
-        ["system", stamp.os],
         ["seconds for everything", f"{stamp.seconds}"],
         ["devices compared", ", ".join(device_names(results).values())],
     ]

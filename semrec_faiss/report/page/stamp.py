@@ -9,6 +9,7 @@ from semrec_faiss.report.page.document import Value
 def stamp_rows(told: Stamp) -> list[list[Value]]:
     """Return a stamp, a row for each thing told."""
     git = told.git or Git(commit=None, dirty=None)
+    cores = f"{told.cpu.usable_cores} of {told.cpu.cores} cores"
     blas: list[list[Value]] = [["BLAS", _blas(told)]] if told.blas else []
     return [
         ["date", told.date],
@@ -16,7 +17,7 @@ def stamp_rows(told: Stamp) -> list[list[Value]]:
         ["commit", f"{git.commit or 'unknown'}{', with changes' if git.dirty else ''}"],
         ["versions", ", ".join(f"{name} {value}" for name, value in told.versions.items() if value)],
         ["system", told.os],
-        ["processor", f"{told.cpu.model}, {told.cpu.usable_cores} cores, {told.faiss_threads} threads"],
+        ["processor", f"{told.cpu.model}, {cores}, {told.faiss_threads} FAISS threads"],
         *blas,
         ["GPUs", ", ".join(f"{gpu.name}, driver {gpu.driver}" for gpu in told.gpus) or "none"],
     ]
