@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def _arrow_of(value: Any, name: str, *, with_index: bool) -> Any:
             return value
         if isinstance(value, pa.RecordBatch):
             return pa.Table.from_batches([value])
-        if type(value).__module__.startswith("pandas."):
+        if _is_of_pandas(value):
             frame = value.reset_index() if with_index and _has_named_index(value) else value
             return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
         if hasattr(value, "__arrow_c_stream__"):
@@ -101,6 +102,12 @@ def _arrow_of(value: Any, name: str, *, with_index: bool) -> Any:
         f"{name} is {type(value).__name__}; a table is expected",
         fix="give a pandas or polars DataFrame, an Arrow table, a dict of columns, a list of dicts, or a path",
     )
+
+
+def _is_of_pandas(value: Any) -> bool:
+    """Tell a pandas frame, which by itself hands Arrow its index as a column of numbers."""
+    frame = getattr(sys.modules.get("pandas"), "DataFrame", None)
+    return frame is not None and isinstance(value, frame)
 
 
 def _has_named_index(frame: Any) -> bool:
