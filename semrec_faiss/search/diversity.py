@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -134,93 +135,122 @@ def choose_varied(
     step = max(1, BLOCK_BYTES // (4 * index.dim * max(1, pool.rows.shape[1])))
     for start in range(0, len(pool.rows), step):
         part = slice(start, start + step)
-        asked = None if queries is None else queries[part]
-        vectors = _vectors(vectors_of or index.vectors, pool.rows[part]) if variety.diversity else None
-        rows[part], scores[part] = _choose(asked, pool.rows[part], pool.scores[part], vectors, k, variety, groups)
+        gains = vectors = None
+        if variety.diversity:
+            vectors = _vectors(vectors_of or index.vectors, pool.rows[part])
+            relevance = _relevance(None if queries is None else queries[part], pool.scores[part], vectors)
+            gains = ((1 - variety.diversity) * relevance).astype(np.float64)
+        for at, candidates in enumerate(pool.rows[part]):
+            raise_if_late("the lists were not chosen when their time was up")
+            limits = _Limits(candidates, groups, variety.max_per)
+            if gains is None or vectors is None:
+                chosen = _first(k, limits)
+            else:
+                chosen = _varied(k, limits, _Worth(gains[at], variety.diversity, vectors[at], limits.open, k))
+            rows[start + at, : len(chosen)] = candidates[chosen]
+            scores[start + at, : len(chosen)] = pool.scores[start + at, chosen]
     return rows, scores
 
 
-def _choose(
-    asked: Vectors | None,
-    candidates: Rows,
-    scores: Scores,
-    vectors: Vectors | None,
-    k: int,
-    variety: Variety,
-    groups: Mapping[str, Groups],
-) -> tuple[Rows, Scores]:
-    queries = np.arange(len(candidates))
-    open_ = candidates >= 0
-    most = min(k, candidates.shape[1])
-    gain = (1 - variety.diversity) * _relevance(asked, scores, vectors)
-    likeness = None if vectors is None else _Likeness(vectors, most)
-    codes = {name: np.where(open_, groups[name].codes[np.maximum(candidates, 0)], -1) for name in variety.max_per}
-    for own in codes.values():
-        open_ &= own != UNREAD
-    chosen_rows = np.full((len(candidates), k), -1, np.int64)
-    chosen_scores = np.full((len(candidates), k), -np.inf, np.float32)
-    for position in range(most):
+def _first(k: int, limits: _Limits) -> list[int]:
+    """Return the first places whose values are not used up by those before."""
+    chosen: list[int] = []
+    for place in np.flatnonzero(limits.open).tolist():
+        if len(chosen) == k:
+            break
+        if limits.take(place):
+            chosen.append(place)
+    return chosen
+
+
+def _varied(k: int, limits: _Limits, worth: _Worth) -> list[int]:
+    """Return the places that are worth the most, each beside those before, while their values are not used up."""
+    chosen: list[int] = []
+    while len(chosen) < k and (best := worth.best()) is not None:
         raise_if_late("the lists were not chosen when their time was up")
-        if likeness is None or not position:
-            best = np.argmax(np.where(open_, gain, -np.inf), axis=1)
-        else:
-            best = likeness.best(open_, gain, variety.diversity)
-        alive = open_[queries, best]
-        chosen_rows[alive, position] = candidates[queries, best][alive]
-        chosen_scores[alive, position] = scores[queries, best][alive]
-        open_[queries, best] = False
-        for name, limit in variety.max_per.items():
-            open_ &= ~_is_full(codes[name], groups[name], chosen_rows[:, : position + 1], best, limit)
-        if likeness is not None:
-            likeness.add(best)
-    return chosen_rows, chosen_scores
+        limits.take(best)
+        worth.choose(best, limits.used_up_by(best))
+        chosen.append(best)
+    return chosen
 
 
-class _Likeness:
-    """The highest similarity of each candidate to a title that was chosen, which may be more than any score is.
+class _Limits:
+    """How many titles of one list may share a value of each limited field.
 
-    It is brought up to date when a candidate might be the next. As it only grows, who is worth less than another by one
-    that is not up to date is worth less.
+    Attributes:
+        open: bool (candidates,), which may be in the list at all.
     """
 
-    def __init__(self, vectors: Vectors, most: int) -> None:
-        """Compare titles by ``vectors``, float32 (lists, candidates, …), of which each list chooses ``most``."""
-        self._vectors = vectors
-        self._lists = np.arange(len(vectors))
-        self._chosen = np.empty((len(vectors), most, vectors.shape[2]))  # float64, as the products are
-        self._count = 0
-        self._nearest = np.zeros(vectors.shape[:2])  # of those chosen first, as many as `_compared` says
-        self._compared = np.ones(vectors.shape[:2], np.int64)
+    def __init__(self, candidates: Rows, groups: Mapping[str, Groups], max_per: Mapping[str, int]) -> None:
+        codes = [groups[name].codes[np.maximum(candidates, 0)] for name in max_per]
+        self.open = np.logical_and.reduce([candidates >= 0, *(own != UNREAD for own in codes)])
+        self._codes = codes
+        self._fields: list[tuple[list[int], Counter[int], int]] = [
+            (own.tolist(), Counter(), most) for own, most in zip(codes, max_per.values(), strict=True)
+        ]
 
-    def add(self, best: Rows) -> None:
-        """Take what each list has chosen next."""
-        self._chosen[:, self._count] = added = self._vectors[self._lists, best]
+    def take(self, place: int) -> bool:
+        """Take a candidate into the list, and tell so; not where one of its values is used up."""
+        for own, times, most in self._fields:
+            if own[place] >= 0 and times[own[place]] >= most:
+                return False
+        for own, times, _ in self._fields:
+            times[own[place]] += 1
+        return True
+
+    def used_up_by(self, place: int) -> Mask:
+        """Return who shares a value with what was taken last that is used up by it."""
+        shares = np.zeros(len(self.open), np.bool_)
+        for codes, (own, times, most) in zip(self._codes, self._fields, strict=True):
+            if own[place] >= 0 and times[own[place]] == most:
+                shares |= codes == own[place]
+        return shares
+
+
+class _Worth:
+    """What the candidates of one list are worth beside those that were chosen.
+
+    A candidate's highest similarity to these, which may be more than any score is, is brought up to date when it might
+    be the next. As it only grows, who is worth less than another by one that is not up to date is worth less.
+    """
+
+    def __init__(self, gain: NDArray[np.float64], diversity: float, vectors: Vectors, open_: Mask, k: int) -> None:
+        """Begin with ``gain``, what each is worth where nothing is chosen; at most k of those that are open are."""
+        self._gain, self._diversity, self._vectors = gain, diversity, vectors
+        self._worth = np.where(open_, gain, -np.inf)
+        self._chosen = np.empty((min(k, len(vectors)), vectors.shape[1]))  # float64, as the products are
+        self._count = 0
+        self._compared = np.zeros(len(vectors), np.int64)  # with how many of them
+        self._nearest = np.full(len(vectors), -np.inf)
+
+    def best(self) -> int | None:
+        """Return the place of who is worth the most, of equal ones the first; None where nobody is left."""
+        while True:
+            best = int(self._worth.argmax())
+            if self._worth[best] == -np.inf:
+                return None
+            if self._compared[best] == self._count:
+                return best
+            later = self._chosen[self._compared[best] : self._count]
+            found = np.einsum("d,cd->c", self._vectors[best].astype(np.float64), later)
+            self._nearest[best], self._compared[best] = max(self._nearest[best], found.max()), self._count
+            self._worth[best] = self._gain[best] - self._diversity * self._nearest[best]
+
+    def choose(self, place: int, used_up: Mask) -> None:
+        """Take a candidate into the list, and close it and who is used up."""
+        self._chosen[self._count] = self._vectors[place]
+        self._worth[place] = -np.inf
+        self._worth[used_up] = -np.inf
         if not self._count:
-            self._nearest = wide_products(added, self._vectors)
+            self._nearest = wide_products(self._vectors[None, place], self._vectors[None])[0]
+            self._compared[:] = 1
+            closed = self._worth == -np.inf
+            self._worth = np.where(closed, -np.inf, self._gain - self._diversity * self._nearest)
         self._count += 1
 
-    def best(self, open_: Mask, gain: Scores, diversity: float) -> Rows:
-        """Return the candidate of each list that is worth the most, of equal ones the first."""
-        worth = np.where(open_, gain - diversity * self._nearest, -np.inf)
-        every = zip(range(len(worth)), worth, gain, strict=True)
-        return np.array([self._best_of(at, own, gained, diversity) for at, own, gained in every], np.int64)
 
-    def _best_of(self, at: int, worth: NDArray[np.float64], gain: Scores, diversity: float) -> int:
-        nearest, compared = self._nearest[at], self._compared[at]
-        while True:
-            best = int(worth.argmax())
-            if compared[best] == self._count or worth[best] == -np.inf:
-                return best
-            later = self._chosen[at, compared[best] : self._count]
-            found = np.einsum("d,cd->c", self._vectors[at, best].astype(np.float64), later)
-            nearest[best], compared[best] = max(nearest[best], found.max()), self._count
-            worth[best] = gain[best] - diversity * nearest[best]
-
-
-def _relevance(queries: Vectors | None, scores: Scores, vectors: Vectors | None) -> Scores:
-    """Return the candidates' scores, which rounding must not turn round; by score alone, their places say it all."""
-    if vectors is None:
-        return np.broadcast_to(-np.arange(scores.shape[1], dtype=np.float32), scores.shape)
+def _relevance(queries: Vectors | None, scores: Scores, vectors: Vectors) -> Scores:
+    """Return the candidates' scores, which rounding must not turn round."""
     if queries is None:
         # An empty place holds -inf, which 0 does not cancel.
         return np.where(np.isfinite(scores), scores, np.float32(0))
@@ -231,12 +261,3 @@ def _vectors(vectors_of: VectorsOf, candidates: Rows) -> Vectors:
     found, inverse = np.unique(np.maximum(candidates, 0), return_inverse=True)
     gathered: Vectors = vectors_of(found)[inverse.reshape(candidates.shape)]
     return gathered
-
-
-def _is_full(codes: Rows, groups: Groups, chosen: Rows, best: Rows, most: int) -> NDArray[np.bool_]:
-    """Tell which candidates share the value that the latest choice has used up."""
-    latest = codes[np.arange(len(codes)), best]
-    taken = np.where(chosen >= 0, groups.codes[np.maximum(chosen, 0)], -1)
-    used_up = (latest >= 0) & ((taken == latest[:, None]).sum(axis=1) >= most)
-    full: NDArray[np.bool_] = used_up[:, None] & (codes == latest[:, None])
-    return full
