@@ -37,8 +37,8 @@ def check_new_file(path: Path, option: str, content: Content) -> None:
         content: what is to be written.
 
     Raises:
-        UsageError: it is a directory, a device or a file of something else, or lies under a file or in an index, or
-            cannot be a name.
+        UsageError: it is a directory, a device or a file of something else, or lies under a file, in an index or
+            in a data folder, or cannot be a name.
         StorageError: the disk refuses.
     """
     fix = f"name another {option}"
@@ -48,6 +48,7 @@ def check_new_file(path: Path, option: str, content: Content) -> None:
         if path.exists() and not path.is_file():  # it would be replaced by a file
             raise UsageError(f"{path} is neither a file nor a new name", fix=fix)
         _refuse_indexes(path.absolute().parents[:2], path, fix)
+        _refuse_data_folders(path, fix)
         _try_folder(path.parent, path, fix)
         if path.exists():
             _refuse_another(path, content, fix)
@@ -75,6 +76,13 @@ def _refuse_indexes(folders: Sequence[Path], path: Path, fix: str) -> None:
         if (folder / CURRENT_NAME).is_file():
             told = "is an index" if folder == path.absolute() else f"lies in the index {folder}"
             raise UsageError(f"{path} {told}, whose files are its own", fix=fix)
+
+
+def _refuse_data_folders(path: Path, fix: str) -> None:
+    """Refuse a file of a data folder, which may be of the same content as what is written of it."""
+    parts = path.resolve().parent
+    if parts.name in ("media", "users") and any((parts.parent / "media").glob("metadata.*")):
+        raise UsageError(f"{path} lies in the data folder {parts.parent}, whose files are its own", fix=fix)
 
 
 def _try_folder(folder: Path, path: Path, fix: str) -> None:

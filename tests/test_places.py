@@ -81,6 +81,21 @@ def test_an_indexs_files_are_its_own(place: Path, path: str) -> None:
     check_new_file(place / "beside", "OUT")
 
 
+@pytest.mark.parametrize("path", ["data/media/metadata.parquet", "data/users/seen.parquet", "data/users/new", "link"])
+def test_a_data_folders_files_are_its_own(place: Path, path: str) -> None:
+    """Once a fault: `dataset export` wrote titles in the place of what users had seen, both Parquet."""
+    for folder in ("media", "users"):
+        (place / "data" / folder).mkdir(parents=True)
+    (place / "data/media/metadata.parquet").write_bytes(TEXT.begins[0])
+    (place / "link").symlink_to(place / "data/users/seen.parquet")
+    with pytest.raises(
+        UsageError, match=f"{path} lies in the data folder .*data, whose files are its own\nname another"
+    ):
+        check_new_file(place / path, "OUT")
+    check_new_file(place / "data/beside", "OUT")
+    check_new_file(place / "users/new", "OUT")
+
+
 # Once a fault: reports, results and sweeps were written among the files of an index.
 def test_no_folder_is_written_in_an_index(place: Path) -> None:
     (place / "index" / "gen-000001").mkdir(parents=True)
