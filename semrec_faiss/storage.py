@@ -271,8 +271,13 @@ def scratch_folder() -> Iterator[Path]:
 
     Yields:
         it.
+
+    Raises:
+        StorageError: there is no place for it.
     """
-    with tempfile.TemporaryDirectory(prefix="semrec-") as name:
+    with filling_scratch():
+        made = tempfile.TemporaryDirectory(prefix="semrec-")
+    with made as name:
         try:
             yield Path(name)
         except SemrecError as error:
@@ -280,3 +285,18 @@ def scratch_folder() -> Iterator[Path]:
             error.message = error.message.replace(known, "")
             error.args = tuple(str(one).replace(known, "") for one in error.args)
             raise
+
+
+@contextmanager
+def filling_scratch() -> Iterator[None]:
+    """Tell what the system refuses in the block as of temporary files, by StorageError; others may be read there."""
+    try:
+        yield
+    except OSError as error:
+        no_place = isinstance(error, FileNotFoundError) and error.filename is None  # of any that tempfile tries
+        if not no_place and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            raise
+        raise StorageError(
+            f"temporary files cannot be written: {error.strerror or error}",
+            fix="free room, or give the environment variable TMPDIR a folder that has some",
+        ) from error

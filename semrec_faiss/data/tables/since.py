@@ -20,7 +20,7 @@ from semrec_faiss.data.tables.source import find_files
 from semrec_faiss.data.tables.times import Times
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.progress import Progress, silent
-from semrec_faiss.storage import scratch_folder
+from semrec_faiss.storage import filling_scratch, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,12 @@ def seen_since(source: Path, wish: HistoryWish, progress: Progress = silent) -> 
     with scratch_folder() as scratch, scratch_folder() as apart:
         named = source.resolve() if source.name in ("", "..") else source
         path, raw = scratch / (named.name or "table"), apart / "rows.parquet"
-        mistakes = stage(table, raw, columns.by_part, progress)
-        rows = ParquetRelation(raw)
-        with interactions(rows, table.name, mistakes.place, None, None, wish.time_unit) as found:
-            found.write_seen(path)
-            incomplete, times = found.counts()["incomplete"], found.times
+        with filling_scratch():
+            mistakes = stage(table, raw, columns.by_part, progress)
+            rows = ParquetRelation(raw)
+            with interactions(rows, table.name, mistakes.place, None, None, wish.time_unit) as found:
+                found.write_seen(path)
+                incomplete, times = found.counts()["incomplete"], found.times
         yield SeenSince(path, (*columns.notes, *files.notes()), times, incomplete)
 
 

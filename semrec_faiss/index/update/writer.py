@@ -20,7 +20,7 @@ from semrec_faiss.data.seen_checks import SEEN_COLUMNS
 from semrec_faiss.errors import UsageError, quoted
 from semrec_faiss.index.update.plan import Change
 from semrec_faiss.index.update.updating import COMPACT_AT, UpdateSummary, update_index
-from semrec_faiss.storage import scratch_folder
+from semrec_faiss.storage import filling_scratch, scratch_folder
 
 
 class _Events(Change):
@@ -172,7 +172,8 @@ class IndexWriter:
         if kind is not None:
             return
         with scratch_folder() as folder:
-            self._write(folder)
+            with filling_scratch():
+                self._write(folder)
             change = _Events(folder if any(folder.iterdir()) else None, *self._removed)
             self.summary = update_index(
                 self._path, change, strict=self._strict, compact_at=self._compact_at, wait=self._wait

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from conftest import Semrec
 
 import semrec_faiss
-from semrec_faiss import Recommender
+from semrec_faiss import IndexWriter, Recommender, StorageError
 
 NOW = 1_600_000_000
 ROWS = [("ann", "007", 2.0, NOW + 60), ("ann", "c", 5.0, NOW + 120), ("bob", "x", 4.0, NOW + 60)]
@@ -133,3 +134,24 @@ def test_columns_beside_ours_that_play_a_part_are_not_passed_over(index: Path, t
     (tmp_path / "odd.parquet").write_bytes(made.replace(b"ratings", b"rating\xff"))
     told = semrec("append-seen", index, tmp_path / "odd.parquet")
     assert told.code == 3 and "odd.parquet cannot be read: " in told.err, told.err
+
+
+def test_no_room_for_temporary_files_is_no_mistake_in_semrec(
+    index: Path, tmp_path: Path, semrec: Semrec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s.csv").write_text(f"user,sku,time\nann,c,{NOW + 60}\n", encoding="utf-8")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+    for where in ("pyarrow.parquet.ParquetWriter.write_batch", "tempfile.TemporaryDirectory"):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, refused)
+            told = semrec("append-seen", index, tmp_path / "s.csv")
+            assert told.code == 8 and told.err.endswith(
+                "error: temporary files cannot be written: File too large\n"
+                "  fix: free room, or give the environment variable TMPDIR a folder that has some\n"
+            )
+            with pytest.raises(StorageError, match="temporary files cannot be written"), IndexWriter(index) as writer:
+                writer.append_seen(user_id=["ann"], media_id=["c"], timestamp=[NOW + 60])
+    assert "seen: 1 added" in semrec("append-seen", index, tmp_path / "s.csv").out
