@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 20
 """From so many on that wait to be written lines are counted instead of kept."""
 
+PIECE_BYTES = getattr(select, "PIPE_BUF", 512)
+"""What a pipe takes in one piece, whoever else writes to it."""
+
 LAST_SECONDS = 1.0
 """So long a process that ends waits for what is left to be written."""
 
@@ -106,9 +109,12 @@ class _Told(io.RawIOBase):
 
 
 def _write(file: int, data: bytes) -> None:
-    while data:
+    """Write whole lines at a time, as many as a pipe takes at once: other workers write to it, too."""
+    start = 0
+    while start < len(data):
+        end = data.rfind(b"\n", start, start + PIECE_BYTES) + 1 or data.find(b"\n", start) + 1 or len(data)
         try:
-            data = data[os.write(file, data) :]
+            start += os.write(file, memoryview(data)[start:end])
         except BlockingIOError:  # who began this process has it so
             select.select((), (file,), ())
         except OSError:

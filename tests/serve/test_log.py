@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,35 @@ def test_lines_that_nobody_reads_are_counted_and_the_others_whole() -> None:
     assert 0 < lost <= count - MOST_BYTES // 1000
     assert process.communicate("go on\n", timeout=HANG_SECONDS)[1] == "the last\n"
     assert process.returncode == 0
+
+
+TOGETHER = """
+import sys
+from semrec_faiss.serve.log import write_stderr_in_a_thread
+write_stderr_in_a_thread()
+for _ in range(10):
+    sys.stderr.write((sys.argv[1] * 299 + "\\n") * 100)
+print("printed", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_lines_of_several_processes_stay_whole() -> None:
+    """Workers write to one pipe, which cuts what does not fit where it is full, and takes another's next."""
+    reads, writes = os.pipe()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": writes}
+    processes = [subprocess.Popen([sys.executable, "-c", TOGETHER, name], **pipes) for name in "ab"]
+    os.close(writes)
+    for process in processes:
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == b"printed\n"
+    said = b""
+    while said.count(b"\n") < 2000:
+        said += os.read(reads, 1000)
+    for process in processes:
+        process.communicate(b"go on\n", timeout=HANG_SECONDS)
+    os.close(reads)
+    assert Counter(said.splitlines()) == {b"a" * 299: 1000, b"b" * 299: 1000}
 
 
 def test_a_process_ends_though_nobody_reads_what_it_prints() -> None:
