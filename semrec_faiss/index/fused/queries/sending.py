@@ -102,6 +102,7 @@ class ManyThreads:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """Take them to be at hand."""
         self._clock, self._back_at, self._rest = clock, -math.inf, FIRST_REST_S
+        self._are_new = True
 
     @property
     def are_at_hand(self) -> bool:
@@ -113,8 +114,8 @@ class ManyThreads:
         begun = self._clock()
         into.copy_(given)
         now = self._clock()
-        if now - begun <= SLOWEST_S_A_BYTE * given.nbytes:
-            self._rest = FIRST_REST_S
+        if self._are_new or now - begun <= SLOWEST_S_A_BYTE * given.nbytes:  # the first copy also starts them
+            self._are_new, self._rest = False, FIRST_REST_S
             return
         self._back_at = now + self._rest
         self._rest = min(2 * self._rest, LONGEST_REST_S)

@@ -222,6 +222,9 @@ def test_many_threads_that_were_kept_waiting_are_left_alone_for_longer_and_longe
             now[0] += takes[0]
 
     threads, its = ManyThreads(lambda: now[0]), Copied()
+    takes[0] = 0.06
+    threads.copy(its, its)
+    assert threads.are_at_hand, "they had to be started"
     for rest in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
         takes[0] = 0.06
         threads.copy(its, its)
