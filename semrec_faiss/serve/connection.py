@@ -40,6 +40,14 @@ class Connection(HttpToolsProtocol):
         self.flow = _Flow(transport, self.pipeline)
         self._wait_until(self.loop.time() + IDLE_SECONDS)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer still what was asked whole by who says that nothing more comes, as `nc` does; by HTTPS nobody can."""
+        is_secured = self.transport.get_extra_info("sslcontext") is not None
+        if is_secured or self._is_over or not self._is_busy or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """End; what is being answered is answered to nobody."""
         if self._answering is not None:

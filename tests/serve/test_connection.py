@@ -121,6 +121,30 @@ def test_who_goes_while_several_are_answered_is_answered_no_more(server: Server,
     until(lambda: not server.connections)
 
 
+@pytest.mark.parametrize("asked", [post("/wait"), post("/first") + post("/wait", "body") + b"POST /half HT"])
+def test_who_says_that_nothing_more_comes_is_answered(server: Server, asked: bytes) -> None:
+    """Once a fault: the connection was closed before the answer."""
+    with socket.create_connection(("127.0.0.1", server.port), HANG_SECONDS) as caller:
+        caller.sendall(asked)
+        caller.shutdown(socket.SHUT_WR)
+        until(lambda: server.begun["/wait"])
+        server.go_on()
+        file = caller.makefile("rb")
+        expected = ["/first ", "/wait body"] if b"/first" in asked else ["/wait "]
+        assert [_reply(file) for _ in expected] == expected
+        assert file.read() == b""
+    until(lambda: not server.connections)
+
+
+@pytest.mark.parametrize("asked", [b"", b"POST / HT", post("/a", "body")[:-1]])
+def test_who_says_that_nothing_more_comes_amid_a_request_is_let_go(server: Server, asked: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), HANG_SECONDS) as caller:
+        caller.sendall(asked)
+        caller.shutdown(socket.SHUT_WR)
+        assert caller.recv(1) == b""
+    until(lambda: not server.connections)
+
+
 def test_requests_in_a_row_are_answered_in_their_order(server: Server) -> None:
     with calling(server) as call:
         rows = [post("/one", "1") + post("/two", "2" * 100_000) + post("/three", "3"), post("/four", "4" * 300_000)]
