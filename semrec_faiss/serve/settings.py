@@ -19,14 +19,18 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1 << 30, strict=True)]
 
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#A-Z]+|\*")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
+_LEFT_OUT = {"http": "80", "https": "443"}
+"""Ports that browsers leave out."""
 
 
 def _is_origin(text: str) -> str:
-    if not _ORIGIN.fullmatch(text):
+    found = _ORIGIN.fullmatch(text)
+    is_one = found and found[2] != _LEFT_OUT.get(found[1], "") and int(found[2] or 0) < 1 << 16
+    if not is_one and text != "*":
         raise ValueError(
-            f"{quoted(text)} is no origin as browsers name them, such as https://shop.example, in small letters and"
-            " without a path; '*' is every one"
+            f"{quoted(text)} is no origin as browsers name them, such as https://shop.example: in small letters, other"
+            " alphabets as xn--…, and without a path, :443, :80 and parts left open; '*' is every one"
         )
     return text
 

@@ -194,13 +194,24 @@ def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
         ("index: a\ncors: [shop.example]\n", r"serve.yaml:2: cors.0: 'shop.example' is no origin"),
         ("index: a\ncors: ['https://shop.example/']\n", "is no origin"),
         ("index: a\ncors: ['https://Shop.example']\n", "is no origin"),
+        ("index: a\ncors: ['https://*.shop.example']\n", "is no origin"),
+        ("index: a\ncors: ['https://shop.example:443']\n", "is no origin"),
+        ("index: a\ncors: ['https://shop.example:65536']\n", "is no origin"),
+        ("index: a\ncors: ['https://b\u00fccher.example']\n", "is no origin"),
+        ("index: a\ncors: ['https://me@shop.example']\n", "is no origin"),
     ],
 )
 def test_mistakes_are_told_as_in_every_config(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "serve.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=said):
         read_settings(path, {})
+
+
+def test_origins_as_browsers_name_them() -> None:
+    named = ("https://xn--bcher-kva.example", "http://localhost:3000", "http://[::1]:8080", "http://127.0.0.1")
+    others = ("https://shop.example:80", "chrome-extension://abcdefgh", "capacitor://localhost")
+    assert read_settings(None, {"index": "a", "cors": (*named, *others)}).cors == (*named, *others)
 
 
 @pytest.mark.parametrize(
