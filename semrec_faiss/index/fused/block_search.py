@@ -276,12 +276,13 @@ class BlockSearch:
 
     def _key(self, batch: Batch, k: int, masking: Masking, lane: int, queries: int, *, coded: bool) -> tuple[Any, ...]:
         """Return what must be the same for a recording of another batch to do."""
-        return batch.kind, queries, k, masking, lane, self._kind(k, coded)["pieces"], coded
+        return batch.kind, queries, k, masking, lane, self._takes_pieces(k, coded), coded
 
     def _kind(self, k: int, coded: bool) -> dict[str, bool]:
-        screened = self.titles.screened
-        pieces = takes_pieces(self.filled, k, coded=coded, screened=screened)
-        return {"coded": coded, "screened": screened, "pieces": pieces}
+        return {"coded": coded, "screened": self.titles.screened, "pieces": self._takes_pieces(k, coded)}
+
+    def _takes_pieces(self, k: int, coded: bool) -> bool:
+        return takes_pieces(self.filled, k, coded=coded, screened=self.titles.screened)
 
     def _may_drop(self, more: int, before: int) -> bool:
         """Tell whether room for ``more`` is had of kinds that have not come since this one came ``before``.

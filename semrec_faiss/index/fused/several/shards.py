@@ -59,8 +59,10 @@ class Shards:
 
     def _part(self, batches: Sequence[Batch], queries: slice, least: int) -> list[Batch]:
         """Return some of the queries, page-locked once for all GPUs where they are ``least`` bytes or more."""
-        first = batches[0].part(queries).staged(self._searchers[0].device, least)
-        return [first, *(batch.part(queries).beside(first) for batch in batches[1:])]
+        all_of_them = queries.start == 0 and queries.stop >= len(batches[0])  # a single query waits for slicing, too
+        its = batches if all_of_them else [batch.part(queries) for batch in batches]
+        first = its[0].staged(self._searchers[0].device, least)
+        return [first, *(batch.beside(first) for batch in its[1:])]
 
     def _in_turns(self, batches: Sequence[Batch], room: FusedResult) -> FusedResult | None:
         """Search a large batch in blocks that take turns; None where it is not worth that, or memory is short."""
