@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from semrec_faiss.errors import ConfigError, UsageError, quoted
 from semrec_faiss.storage import read_small
 
 KeyPath = tuple[str | int, ...]
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_OCTAL = re.compile("[-+]?0[0-9_]+")
 
 MOST_KEYS = 10_000
 """More than any config has: aliases of aliases can unfold without end."""
@@ -40,7 +44,7 @@ class YamlSource:
 
         Raises:
             NotFoundError: there is no such file, and none of that name is shipped.
-            ConfigError: it is not YAML, not a mapping, or gives a key twice.
+            ConfigError: it is not YAML, not a mapping, gives a key twice, or a number that is read as another one.
         """
         path = find_config(path, marks)
         try:
@@ -168,3 +172,9 @@ def _record_lines(
             place = (*path, position)
             lines[place] = item.start_mark.line + 1
             _record_lines(item, place, lines, file, (*inside, id(node)))
+    elif node.tag in _NUMBERS and (":" in node.value or _OCTAL.fullmatch(node.value)):
+        name = ".".join(map(str, path)) or "the value"
+        raise ConfigError(
+            f"{file}:{node.start_mark.line + 1}: {name} is {node.value}, which YAML takes for"
+            f" {yaml.safe_load(node.value)}; write a number without a zero in front and colons, or a text in quotes"
+        )

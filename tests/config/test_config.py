@@ -17,6 +17,7 @@ from semrec_faiss.config.index_types import FactoryIndex, FlatIndex, IvfPqIndex
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.config.reading import config_from_dict, load_config
 from semrec_faiss.config.schema import Config, known_keys
+from semrec_faiss.config.yaml_source import YamlSource
 from semrec_faiss.errors import ConfigError, NotFoundError, SemrecError, UsageError
 
 Write = Callable[[str | bytes], Path]
@@ -619,3 +620,19 @@ def test_labels_of_profiles_have_no_fractions_that_say_nothing() -> None:
 def test_settings_that_are_no_mapping_are_refused(values: Any) -> None:
     with pytest.raises(ConfigError, match=f"the settings are {type(values).__name__}; a mapping is expected"):
         config_from_dict(values)
+
+
+@pytest.mark.parametrize(("text", "value"), [("010", 8), ("-017", -15), ("1:30", 90), ("1:30.5", 90.5), ("00", 0)])
+def test_numbers_that_yaml_takes_for_others_are_refused(tmp_path: Path, text: str, value: float) -> None:
+    """Once a fault: nprobe 010 was 8, and 1:30 was 90."""
+    path = tmp_path / "some.yaml"
+    path.write_text(f"index:\n  type: ivf_flat\n  search:\n    nprobe: {text}\n")
+    told = rf"index\.search\.nprobe is {text}, which YAML takes for {value}; write"
+    with pytest.raises(ConfigError, match=rf"some\.yaml:4: {told}"):
+        YamlSource.read(path)
+    with pytest.raises(UsageError, match=rf"--set:1: the value is {text}, which YAML takes for {value}; write"):
+        YamlSource({}).override(f"index.search.nprobe={text}")
+    source = YamlSource({})
+    for number, meant in (("0x10", 16), ("0", 0), ("0.5", 0.5), (f"'{text}'", text), ("1_000", 1000)):
+        source.override(f"a={number}")
+        assert source.values["a"] == meant
