@@ -38,8 +38,8 @@ class Times:
     sql: str
 
 
-_DATE = "coalesce(isfinite(TRY_CAST(time AS TIMESTAMPTZ)), false)"
-"""The SQL of whether a text is a time, which has its year first; a cast takes infinity for one, too."""
+_DATE = "coalesce(isfinite(TRY_CAST(time AS TIMESTAMPTZ)) AND regexp_matches(time::VARCHAR, '^[0-9]'), false)"
+"""The SQL of whether a text is a time, which has its year first; a cast takes infinity and epoch for some, too."""
 
 
 def find_times(

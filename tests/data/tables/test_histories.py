@@ -203,7 +203,7 @@ def test_times_of_two_units_or_none_are_refused(tmp_path: Path) -> None:
         made(tmp_path, interactions(tmp_path, pa.array([NOW] * 5 + [None] * 2)))
     with pytest.raises(DataError, match=r"i\.parquet: row 4 has the time 'soon'; every row"):
         made(tmp_path, interactions(tmp_path, pa.array([str(NOW)] * 3 + ["soon"] + [str(NOW)] * 3)))
-    for odd in ("1.5", str(NOW), "infinity"):  # seconds among dates were taken for such, and 1.5 for 2
+    for odd in ("1.5", str(NOW), "infinity", "epoch"):  # seconds among dates were taken for such, and 1.5 for 2
         with pytest.raises(DataError, match=rf"row 2 has the time '?{odd}'?; .* or, in all rows, with its year first"):
             made(tmp_path, interactions(tmp_path, pa.array(["2020-01-31", odd, *["2020-01-31 12:00:00"] * 5])))
     with pytest.raises(DataError, match="outside 1970 to 2100"):
