@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ BATCH_ROWS = 8192
 """Rows read at once."""
 
 _BUFFER_BYTES = 1 << 20
+_INDEX = re.compile(r"__index_level_[0-9]+__")
 _SAMPLE = 20480
 _ANY = ("BOOLEAN", "BIGINT", "DOUBLE", "TIME", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
 _WIDER = {kind: (kind,) for kind in _ANY} | {"BIGINT": ("BIGINT", "DOUBLE"), "DATE": ("DATE", "TIMESTAMP")}
@@ -84,7 +86,7 @@ class _BinaryTable:
         for path in files.files:
             with _explained(path), _reader(path, files.format) as (schema, _):
                 refuse_same_names(path, schema.names)
-                schemas.append(readable_schema(schema))
+                schemas.append(_without_index(readable_schema(schema)))
         try:
             self.schema = _unified(schemas)
         except _ERRORS as error:
@@ -102,6 +104,13 @@ class _BinaryTable:
                         batch.validate(full=True)  # or lengths that are none would be read beyond the file
                         yield _as(batch, self.schema)
                         row += batch.num_rows
+
+
+def _without_index(schema: Any) -> Any:
+    """Leave out the columns that pandas writes of an index without a name, which it reads as one again."""
+    if b"pandas" not in (schema.metadata or {}):
+        return schema
+    return pa.schema([field for field in schema if not _INDEX.fullmatch(field.name)], schema.metadata)
 
 
 def _unified(schemas: list[Any]) -> Any:
