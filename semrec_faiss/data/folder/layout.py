@@ -64,7 +64,6 @@ _AS_FLOATS = {
     "uint8": "they are codes of a quantiser, or numbers times a scale: decode them, and save float32",
     "int8": "they are codes of a quantiser, or numbers times a scale: decode them, and save float32",
 }
-_DIM_PARTNER = {Path(USER_VECTORS).name: f"../{MEDIA_VECTORS}"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,10 @@ def refuse_another_seen(folder: Path) -> None:
 
 def rows_partner(path: Path) -> str:
     """Name the file whose count must equal that of ``path``, ready to stand behind a number: " in PATH", or ""."""
-    return _partner(path, _ROWS_PARTNER)
+    name = _ROWS_PARTNER.get(path.name)
+    if name == Path(METADATA).name and (path.parent / Path(METADATA_TABLE).name).exists():
+        name = Path(METADATA_TABLE).name
+    return "" if name is None else f" in {path.parent / name}"
 
 
 def open_vectors(
@@ -192,7 +194,7 @@ def open_vectors(
         )
     if expect_dim is not None and dim != expect_dim:
         raise DataError(
-            f"{path}: the {what} have {dim} dimensions, but {expect_dim} are expected{_partner(path, _DIM_PARTNER)}",
+            f"{path}: the {what} have {dim} dimensions, but {expect_dim} are expected{_dim_partner(path)}",
             fix="vectors can only be compared when the same model made them.",
         )
     try:
@@ -243,8 +245,7 @@ def _optional(path: Path) -> Path | None:
     return None
 
 
-def _partner(path: Path, partners: dict[str, str]) -> str:
-    name = partners.get(path.name)
-    if name == Path(METADATA).name and (path.parent / Path(METADATA_TABLE).name).exists():
-        name = Path(METADATA_TABLE).name
-    return "" if name is None else f" in {(path.parent / name).resolve() if '..' in name else path.parent / name}"
+def _dim_partner(path: Path) -> str:
+    """Name the title vectors that user vectors are compared with, as `rows_partner`; an update may have none."""
+    titles = path.parent.parent / MEDIA_VECTORS
+    return f" in {titles}" if path.name == Path(USER_VECTORS).name and titles.is_file() else ""

@@ -87,7 +87,9 @@ class Texts(Protocol):
 class StoredTexts:
     """Texts by row and rows by key; safe to use from many threads."""
 
-    def __init__(self, lines: Path, index: Path, lookup: Callable[[], Path], count: int) -> None:
+    def __init__(
+        self, lines: Path, index: Path, lookup: Callable[[], Path], count: int, named: Path | None = None
+    ) -> None:
         """Map files that `write_stored` wrote, of sizes that are right.
 
         Args:
@@ -95,12 +97,13 @@ class StoredTexts:
             index: NAME.index.
             lookup: gives NAME.lookup, held against its digest, when a key is first looked up.
             count: the number of rows.
+            named: what messages call NAME.jsonl, where it is read by another path.
 
         Raises:
             DamagedIndexError: a file cannot be read, or is of another size than ``count`` rows take.
         """
         self.count = count
-        self._path = lines
+        self._named = named or lines
         self._lookup_path = lookup
         self._lookup: tuple[NDArray[np.uint64], Rows] | None = None
         try:
@@ -130,7 +133,7 @@ class StoredTexts:
             start, end = end_of(row - 1) if row else 0, end_of(row)
             line = mapped[start : end - 1] if end > start else b""
             if _digest(row, line) != sum_of(row) or mapped[end - 1 : end] != b"\n":
-                raise DamagedIndexError(f"{self._path} has changed since it was written: row {row}", fix=REPAIR)
+                raise DamagedIndexError(f"{self._named}:{row + 1} has changed since it was written", fix=REPAIR)
             found.append(line)
         return found
 

@@ -25,4 +25,5 @@ def read_texts(generation: Generation, name: str, count: int) -> StoredTexts:
         generation.mapped(f"{name}.index"),
         lambda: generation.file(f"{name}.lookup"),
         count,
+        named=generation.folder / f"{name}.jsonl",
     )

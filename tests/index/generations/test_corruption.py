@@ -306,6 +306,7 @@ def test_damage_to_the_previous_generation_does_not_matter(index: Index) -> None
         ("items.parquet", ["similar", "Film 7", "--json", "--year", "1950.."]),
         ("records.lookup", ["similar", "Film 7"]),
         ("records.jsonl", ["verify"]),
+        ("records.jsonl", ["similar", "m00007", "-k", "279", "--json"]),
         ("users.npy", ["recommend", "--user", "user_001"]),
         ("user_ids.lookup", ["recommend", "--user", "user_001", "--json"]),
         ("users.parquet", ["verify"]),
@@ -327,5 +328,5 @@ def test_the_command_line_ends_with_exit_code_5_and_no_traceback(
     told = json.loads(ended.out) if "--json" in command else {}
     assert told or ended.out == "", "of what is damaged nothing is printed"
     assert not told or list(told) == ["exit_code", "detail", "fix"]
-    assert name in ended.err or "CURRENT" in ended.err
+    assert f"{index.generation}/{name}" in ended.err or "CURRENT" in ended.err
     assert "fix: " in ended.err

@@ -468,6 +468,8 @@ def test_what_cannot_be_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     other = {"m00001": (draws.record(), np.ones(5, np.float32))}
     with pytest.raises(DataError, match="5 dimensions, but 12 are expected"):
         update_index(index, Change(write_folder(folder, other)))
+    with pytest.raises(DataError, match=r"5 dimensions, but 12 are expected\n"):  # as the index has
+        update_index(index, Change(write_folder(folder, {}, {"u1": np.ones(5, np.float32)})))
     write_seen(tmp_path / "seen.parquet", [("u1", "nothing", 3.0, 5)])
     with pytest.raises(DataError, match="rows whose media_id no title has"):
         update_index(index, Change(seen=tmp_path / "seen.parquet"), strict=True)
