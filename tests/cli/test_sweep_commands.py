@@ -18,7 +18,7 @@ from conftest import Semrec
 
 from semrec_faiss.cli.main import cli
 from semrec_faiss.cli.measure.live import drawn
-from semrec_faiss.cli.measure.sweep import _picture
+from semrec_faiss.cli.measure.sweep import _picture, _say_if_disturbed
 from semrec_faiss.cli.process.exit import exit_code_of
 from semrec_faiss.config.reading import load_config
 from semrec_faiss.measure.sweep.run import State
@@ -100,6 +100,15 @@ def test_options_take_the_place_of_the_files_keys(semrec: Semrec, place: Path, m
     (record,) = json.loads(ran.out)["trials"]
     assert (record["data"]["name"], record["batch"], record["slice"]) == ("others", 3, "genres")
     assert (place / "elsewhere" / "odd" / "trials.jsonl").is_file()
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, "during one trial,"), (2, "during 2 trials,")])
+def test_trials_that_other_programs_disturbed_are_counted(
+    count: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = made_records.measured("flat", 1.0, 1.0).model_copy(update={"others_used_cores": 1.84})
+    _say_if_disturbed([record] * count)
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -212,10 +212,10 @@ def _show_outcome(plan: TrialsPlan, outcome: Outcome) -> None:
 def _say_if_disturbed(records: Sequence[Measured]) -> None:
     disturbed = [record.others_used_cores or 0.0 for record in records if record.is_disturbed]
     if disturbed:
-        most = max(disturbed)
+        trials = "one trial" if len(disturbed) == 1 else f"{len(disturbed)} trials"
         say(
-            f"note: other programs kept up to {most:.1f} cores busy during {len(disturbed)} trials, whose times are"
-            " longer for it; measure again with --rerun all when nothing else runs"
+            f"note: other programs kept up to {max(disturbed):.1f} cores busy during {trials}, whose times are longer"
+            " for it; measure again with --rerun all when nothing else runs"
         )
 
 
