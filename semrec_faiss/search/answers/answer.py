@@ -57,7 +57,7 @@ class Answer(Sequence[Result]):
 
     @property
     def exact(self) -> Exactness:
-        """Whether a brute-force scan would give the same titles, ties aside; ``proven`` by type fused on a GPU."""
+        """Whether a brute-force scan would give the same titles, ties aside; ``proven`` where the search shows it."""
         return self._batch.exact
 
     @property

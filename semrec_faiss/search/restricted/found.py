@@ -36,8 +36,8 @@ class TopK:
         rows: int64 (queries, k); -1 after the last where fewer than k match.
         scores: float32 (queries, k); -inf where there is no title.
         matching: int64 (queries,), how many titles each query might have returned.
-        exact: whether a brute-force scan of the matching titles would give the same, ties aside; ``proven`` by type
-            fused on a GPU.
+        exact: whether a brute-force scan of the matching titles would give the same, ties aside; ``proven`` where
+            the search itself has shown so.
         strategy: what was done, ``+``-joined where a batch needed several.
         stages: the steps in order.
         titles_seen: the share of the index's titles that was looked at: less than 1 where a shard is lost, and partial
