@@ -157,7 +157,7 @@ class Interactions:
             )
         titles = self._one(f"SELECT count(*) FROM {given} WHERE {self._known()}")
         part, what, table = ("user", "one of the users", "people") if titles else ("item", "a title", "titles")
-        whose = "users'" if titles else "titles'"
+        whose = "users" if titles else "titles"
         asked, known = (
             self._connection.execute(
                 f"SELECT DISTINCT {column} AS id FROM {rows} WHERE id IS NOT NULL ORDER BY id LIMIT 3"
@@ -166,9 +166,9 @@ class Interactions:
         )
         return DataError(
             f"{self._name}: no row names {what}; {part}s look like {', '.join(repr(one) for (one,) in asked)},"
-            f" {whose} ids like {', '.join(repr(one) for (one,) in known)}",
+            f" {whose}' ids like {', '.join(repr(one) for (one,) in known)}",
             fix=self._read_otherwise(self._ids[part], table)
-            or f"map the column that holds these ids: --map {part}=COLUMN",
+            or f"write ids as the {whose} have them, or map the column that holds these: --map {part}=COLUMN",
         )
 
     def _read_otherwise(self, column: str, table: str) -> str:

@@ -295,8 +295,9 @@ def test_users_and_items_cannot_be_mapped_to_none(tmp_path: Path) -> None:
 
 def test_a_table_that_names_no_title_is_refused(tmp_path: Path) -> None:
     (tmp_path / "i.csv").write_text("user,item\nu,x\n")
-    with pytest.raises(DataError, match="no row names a title; items look like 'x', titles' ids like 'a'"):
+    with pytest.raises(DataError, match="no row names a title; items look like 'x', titles' ids like 'a'") as caught:
         made(tmp_path, tmp_path / "i.csv")
+    assert str(caught.value.fix).startswith("write ids as the titles have them, or map the column that holds these: ")
     assert not (tmp_path / "data").exists()
 
 
