@@ -17,7 +17,7 @@ from semrec_faiss.cores import BUSY
 from semrec_faiss.progress import Progress
 
 if TYPE_CHECKING:
-    from semrec_faiss.data.tables.times import Times
+    from semrec_faiss.data.times import Times
 
 UNBOUNDED = 1 << 20
 """Columns of a table that does not go to a terminal, where what reads it takes a row for a line."""

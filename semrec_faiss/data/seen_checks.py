@@ -15,8 +15,8 @@ from semrec_faiss.data.column_names import guessed, refuse_same_names
 from semrec_faiss.data.folder.database import first_line
 from semrec_faiss.data.folder.field_types import refuse_what_is_no_id
 from semrec_faiss.data.folder.relation import ParquetRelation, Relation
-from semrec_faiss.data.folder.time_spans import refuse_time_spans
 from semrec_faiss.data.odd_row import OddRow, first_odd_row
+from semrec_faiss.data.time_spans import refuse_time_spans
 from semrec_faiss.errors import DataError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from semrec_faiss.data.folder.layout import rows_partner
 from semrec_faiss.data.folder.recipe import NO_PARTS, PARTS, Recipe, read_recipe
 from semrec_faiss.data.folder.records import json_text, read_record
 from semrec_faiss.data.folder.relation import ROW_NUMBER, ParquetRelation, Relation
-from semrec_faiss.data.folder.time_spans import refuse_time_spans
+from semrec_faiss.data.time_spans import refuse_time_spans
 from semrec_faiss.errors import DataError, quoted
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pyarrow as pa
 from semrec_faiss.data.column_names import refuse_same_names
 from semrec_faiss.data.folder.csv_lines import check_csv_lines, delimiter_of
 from semrec_faiss.data.folder.database import first_line, literal_path, quoted_name, quoted_text, session
+from semrec_faiss.data.mistakes import Mistakes
 from semrec_faiss.data.tables.columns import readable_schema
-from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import AS_JSON_LINES, TableFiles
 from semrec_faiss.errors import DataError
 

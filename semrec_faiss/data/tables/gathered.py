@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.folder.metadata_table import MetadataTable
 from semrec_faiss.data.folder.relation import Relation
+from semrec_faiss.data.mistakes import Mistakes
 from semrec_faiss.data.tables.arrow_relation import ArrowRelation
 from semrec_faiss.data.tables.files import Table
 from semrec_faiss.data.tables.histories import HistoryWish, check_likes, default_profile, history_columns
 from semrec_faiss.data.tables.importing import TableWish, check_media, plan_media
 from semrec_faiss.data.tables.interactions import interactions
 from semrec_faiss.data.tables.memory import MemoryTable
-from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.people import read_users
 from semrec_faiss.data.tables.vectors import VectorReader
 from semrec_faiss.data.titles.catalog import Catalog

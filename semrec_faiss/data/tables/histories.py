@@ -14,16 +14,16 @@ from semrec_faiss.config.profile import Profile
 from semrec_faiss.data.folder.layout import MEDIA_VECTORS, SEEN, USER_IDS, USER_VECTORS, find_data_folder, open_vectors
 from semrec_faiss.data.folder.npy import NpyWriter
 from semrec_faiss.data.folder.relation import ParquetRelation
-from semrec_faiss.data.folder.time_spans import refuse_time_spans
 from semrec_faiss.data.folder.vectors import read_float32
 from semrec_faiss.data.interactions.profiles import profile_weights, user_vectors, warn_of_scale
+from semrec_faiss.data.mistakes import Mistakes
 from semrec_faiss.data.tables.columns import HISTORY_PARTS, OF_ANY_TABLE, Columns, find_columns
 from semrec_faiss.data.tables.files import Table, open_table
 from semrec_faiss.data.tables.interactions import interactions
-from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import TableFiles, find_files
 from semrec_faiss.data.tables.staged import staged_rows
-from semrec_faiss.data.tables.times import TIME_UNITS, Times
+from semrec_faiss.data.time_spans import refuse_time_spans
+from semrec_faiss.data.times import TIME_UNITS, Times
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.data.users import History, read_history
 from semrec_faiss.errors import DataError, quoted

@@ -19,13 +19,13 @@ from semrec_faiss.data.folder.metadata_table import MetadataTable, checked_table
 from semrec_faiss.data.folder.npy import GrowingNpy
 from semrec_faiss.data.folder.recipe import PARTS, Recipe
 from semrec_faiss.data.folder.relation import ParquetRelation, Relation
-from semrec_faiss.data.folder.time_spans import refuse_time_spans
+from semrec_faiss.data.mistakes import Mistakes
 from semrec_faiss.data.tables.columns import find_columns, is_text, refuse_vectors, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
-from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
 from semrec_faiss.data.tables.staged import staged_rows
 from semrec_faiss.data.tables.vectors import VectorReader, note_unusable
+from semrec_faiss.data.time_spans import refuse_time_spans
 from semrec_faiss.errors import DataError, UsageError, quoted
 from semrec_faiss.progress import Progress, silent
 

@@ -17,7 +17,7 @@ from semrec_faiss.data.folder.field_types import refuse_bytes, refuse_what_is_no
 from semrec_faiss.data.folder.relation import ROW_NUMBER, Relation
 from semrec_faiss.data.odd_row import Place, first_odd_row
 from semrec_faiss.data.tables.columns import HISTORY_PARTS
-from semrec_faiss.data.tables.times import find_times
+from semrec_faiss.data.times import find_times
 from semrec_faiss.data.titles.catalog import Catalog
 from semrec_faiss.errors import DataError
 

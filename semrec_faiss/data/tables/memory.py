@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from semrec_faiss.arguments import array_of, path_of
 from semrec_faiss.data.column_names import refuse_same_names
+from semrec_faiss.data.mistakes import Mistakes
 from semrec_faiss.data.tables.columns import is_vector, readable_schema, refuse_vectors, vector_column
 from semrec_faiss.data.tables.files import BATCH_ROWS, Table, open_table
-from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
 from semrec_faiss.errors import UsageError, quoted
 

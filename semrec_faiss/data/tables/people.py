@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from semrec_faiss.data.folder.layout import USER_IDS, USER_VECTORS, open_vectors
 from semrec_faiss.data.folder.npy import GrowingNpy
+from semrec_faiss.data.mistakes import Mistakes
 from semrec_faiss.data.tables.columns import find_columns, vector_column
 from semrec_faiss.data.tables.files import Table, open_table
-from semrec_faiss.data.tables.mistakes import Mistakes
 from semrec_faiss.data.tables.source import find_files
 from semrec_faiss.data.tables.vectors import VectorReader
 from semrec_faiss.errors import DataError, UsageError, quoted

@@ -17,7 +17,7 @@ from semrec_faiss.data.seen_checks import SEEN_COLUMNS
 from semrec_faiss.data.tables.histories import HistoryWish, history_columns, open_interactions, stage
 from semrec_faiss.data.tables.interactions import interactions
 from semrec_faiss.data.tables.source import find_files
-from semrec_faiss.data.tables.times import Times
+from semrec_faiss.data.times import Times
 from semrec_faiss.errors import SemrecError
 from semrec_faiss.progress import Progress, silent
 from semrec_faiss.storage import filling_scratch, scratch_folder

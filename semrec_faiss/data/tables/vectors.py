@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from semrec_faiss.data.mistakes import Mistakes
 from semrec_faiss.data.tables.columns import is_text
-from semrec_faiss.data.tables.mistakes import Mistakes
 
 
 class VectorReader:
