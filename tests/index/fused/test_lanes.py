@@ -30,6 +30,14 @@ def _in_lanes(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr("semrec_faiss.index.fused.blocks.block_queries", lambda *_, **__: 2 * block)
 
 
+def _asked(titles: NDArray[np.float32]) -> tuple[np.random.Generator, NDArray[np.float32], list[NDArray[np.int64]]]:
+    """Return queries, and what each is to leave out."""
+    rng = np.random.default_rng(6)
+    queries = titles[[5, 9, 5, 17, 200, 5, 300]] + np.float32(1e-3)
+    lists = [np.sort(rng.choice(401, size=30, replace=False)) for _ in queries]
+    return rng, queries, lists
+
+
 @pytest.fixture
 def titles() -> NDArray[np.float32]:
     """Some of them are one title again and again, of which no float16 score tells the first ones by row."""
@@ -45,9 +53,7 @@ def test_blocks_in_lanes_answer_as_one_block_does(
     kind: str, titles: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last block is shorter than the others."""
-    rng = np.random.default_rng(6)
-    queries = titles[[5, 9, 5, 17, 200, 5, 300]] + np.float32(1e-3)
-    lists = [np.sort(rng.choice(401, size=30, replace=False)) for _ in queries]
+    rng, queries, lists = _asked(titles)
     mask = rng.random(401) < 0.6
     one, lanes = searcher(titles), searcher(titles)
     held = {id(its): its.hold_users(Users(queries, lists)) for its in (one, lanes)}
@@ -85,9 +91,7 @@ def test_blocks_behind_one_another_answer_as_one_block_does(
     kind: str, titles: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is launched, with the same buffers, before the host takes the answers of the one before it."""
-    rng = np.random.default_rng(6)
-    queries = titles[[5, 9, 5, 17, 200, 5, 300]] + np.float32(1e-3)
-    lists = [np.sort(rng.choice(401, size=30, replace=False)) for _ in queries]
+    _, queries, lists = _asked(titles)
     options = {"excluded": exclude(lists)} if kind == "lists" else {}
     monkeypatch.setattr("semrec_faiss.index.fused.block_search.BlockSearch.repeats", lambda *_, **__: False)
     monkeypatch.setattr("semrec_faiss.index.fused.pass_buffers.WRITTEN_OUT_BYTES", 0)
